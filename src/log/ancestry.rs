@@ -15,17 +15,13 @@ use std::{
 };
 
 use crate::{
-    id::{Author, EntryId, Seq, StoreId},
+    id::{Author, EntryId, Seq},
     log::{
         Branch, LogDamage, LogError, LogReader,
         lineage::{Lineage, Parents, Places},
     },
     protocol::{
-        entry::Entry,
-        finality::Finality,
-        frontier::FrontierTip,
-        heads::Head,
-        membership::{Members, Standing, spent::is_spent},
+        entry::Entry, finality::Finality, frontier::FrontierTip, heads::Head, membership::Standing,
     },
 };
 
@@ -252,9 +248,12 @@ impl LogReader {
         }
     }
 
-    // Returns whether the entry at `at` verifies by itself, and the one before it; `None` when it is not
-    // here.
-    fn verifies(
+    /// Returns whether the entry at `at` verifies by itself, and the one before it; `None` when it is not
+    /// here.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn verifies(
         &self,
         author: &Author,
         at: FrontierTip,
@@ -305,19 +304,6 @@ impl LogReader {
         };
         Ok(place == before
             || (place.seq < before.seq && self.leads(&author, place, before)? == Some(true)))
-    }
-
-    /// Returns whether the entries of `author` count in `store`, which these are the logs of.
-    pub fn standing(&self, members: &Members, store: &StoreId, author: &Author) -> Standing {
-        let branches = self.lineage(author).branches.len();
-        members.standing_with(store, author, is_spent(branches))
-    }
-
-    /// Returns the authors with more than `FORKS_MAX` forks.
-    pub fn spent(&self) -> BTreeSet<Author> {
-        let lineages = self.lineages().into_iter();
-        let spent = lineages.filter(|(_, lineage)| is_spent(lineage.branches.len()));
-        spent.map(|(author, _)| author).collect()
     }
 
     /// Returns whether the entry of `author` at `at` counts, if it is there. `finality` has the anchors

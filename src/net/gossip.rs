@@ -229,7 +229,10 @@ fn judge(mesh: &Arc<Mesh>, node: &Author, direct: bool, outcome: &Ingested) {
         }
         // The neighbour passed it on unread, or could not know that it is refused here.
         Ingested::Refused(reason) => tracing::debug!(%reason, "an entry from gossip was refused"),
-        Ingested::Applied(_) | Ingested::Duplicate(_) | Ingested::Held { .. } => {}
+        Ingested::Applied(_)
+        | Ingested::Stored(_)
+        | Ingested::Duplicate(_)
+        | Ingested::Held { .. } => {}
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     },
     pace::{self, Pace},
     protocol::sync::{
-        Action, BaseNeed, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor,
+        Action, BaseNeed, FrameDecoder, Message, OwnEntries, Session, Summary, SyncError, WaitsFor,
     },
     store::{IngestError, Ingested, Outgoing, Store},
 };
@@ -54,8 +54,9 @@ pub(super) async fn open(
     send.write_all(&[STREAM]).await?;
     let missing = store.missing().await.map_err(PeerError::own)?;
     let begins = store.begins();
-    let (session, hello) = Session::open(store.id(), store.frontier(), missing)?;
-    let session = session.offering(store.spent()).beginning_at(&begins);
+    let own_entries = own_entries(store).await?;
+    let (session, hello) = Session::open(store.id(), own_entries, missing)?;
+    let session = session.beginning_at(&begins);
     let frames = Frames::start(mesh, send);
     frames.send(hello, None)?;
     let shell = Shell {
@@ -74,6 +75,16 @@ pub(super) async fn open(
         Err(PeerError::Busy) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+async fn own_entries(store: &Store) -> Result<OwnEntries, PeerError> {
+    let reading = store.clone();
+    let spent = tokio::task::spawn_blocking(move || reading.spent_keys()).await;
+    let spent = spent.map_err(PeerError::own)?;
+    Ok(OwnEntries {
+        counting: store.frontier(),
+        spent: spent.map_err(PeerError::own)?,
+    })
 }
 
 /// Serves a sync that `node` has opened.
@@ -105,8 +116,8 @@ pub(super) async fn accept(
         return Ok(());
     };
     let begins = store.begins();
-    let session = Session::accept(*id, store.frontier())?;
-    let mut session = session.offering(store.spent()).beginning_at(&begins);
+    let session = Session::accept(*id, own_entries(&store).await?)?;
+    let mut session = session.beginning_at(&begins);
     let actions = match session.handle(hello) {
         Err(error @ SyncError::WrongVersion { .. }) => {
             drop(send.reset(UPDATE.into()));

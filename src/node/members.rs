@@ -254,14 +254,14 @@ impl Node {
 }
 
 // Names `stores`, and in each the tips of `node` that are here.
-fn tips_here(stores: &[Store], node: &Author) -> Result<Tips, TooManyTips> {
+fn tips_here(stores: &[Store], node: &Author) -> Result<Tips, MeshError> {
     let mut tips = Vec::new();
     for store in stores {
-        for frontier in [store.frontier(), store.spent()] {
+        for frontier in [store.frontier(), store.spent()?] {
             tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
         }
     }
-    Tips::naming(stores.iter().map(Store::id), tips)
+    Ok(Tips::naming(stores.iter().map(Store::id), tips)?)
 }
 
 /// Returns a write of one key that does not expire.

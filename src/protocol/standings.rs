@@ -28,11 +28,10 @@ impl Standings {
         self.members.standing_with(store, author, is_spent)
     }
 
-    /// Returns whether another branch of `author` may be taken in, beside those that are here.
-    pub fn takes_branch(&self, store: &StoreId, author: &Author, branches: usize) -> bool {
-        let standing = self
-            .members
-            .standing_with(store, author, is_spent(branches));
+    /// Returns whether another branch of `author` may be taken in, beside those that are here and have
+    /// this number of forks above its anchors.
+    pub fn takes_branch(&self, store: &StoreId, author: &Author, forks: usize) -> bool {
+        let standing = self.members.standing_with(store, author, is_spent(forks));
         standing != Standing::Spent
     }
 }

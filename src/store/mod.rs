@@ -16,6 +16,7 @@ mod proof;
 mod read;
 mod replication;
 mod shared;
+mod spent_keys;
 mod state_root;
 mod store;
 mod watch;

@@ -1,6 +1,6 @@
 //! Replication: the calls of the net. They take in entries of peers, and compare with peers.
 //!
-//! Call order in a sync session: `missing`, `frontier` and `spent` before it begins, `lacks` for the tips that
+//! Call order in a sync session: `missing`, `frontier` and `spent_keys` before it begins, `lacks` for the tips that
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
 //! entries, `settle` when it has ended. `fresh` feeds gossip.
 
@@ -13,14 +13,9 @@ use crate::{
     id::{Author, EntryId},
     log::{LogError, LogReader},
     pace::Pace,
-    protocol::{
-        entry::VerifiedEntry,
-        frontier::{Frontier, FrontierTip},
-        intake::Bases,
-        membership::{Members, Standing},
-    },
+    protocol::{entry::VerifiedEntry, frontier::FrontierTip, intake::Bases, membership::Members},
     store::{
-        Fresh, IngestError, Ingested, ReadError, Shared, Store, WriteError,
+        Fresh, IngestError, Ingested, ReadError, Store, WriteError,
         write_pause::WritePause,
         writer::{
             command::Command,
@@ -41,27 +36,6 @@ impl Store {
     /// Returns a receiver of the mesh's members. All stores of a node share it.
     pub fn members(&self) -> watch::Receiver<Arc<Members>> {
         self.shared.members.clone()
-    }
-
-    /// Returns the tips of the logs of authors whose keys are spent in this store: nothing of them
-    /// counts, and peers find so by themselves. The other tips are those of `frontier`.
-    pub fn spent(&self) -> Frontier {
-        let Shared {
-            id, log, members, ..
-        } = &*self.shared;
-        if self.shared.anyone {
-            return Frontier::default();
-        }
-        let members = Arc::clone(&members.borrow());
-        let mut authors = log.spent();
-        let in_root = members.iter().filter(|(_, member)| member.spent);
-        authors.extend(in_root.map(|(author, _)| *author));
-        authors.retain(|author| log.standing(&members, id, author) == Standing::Spent);
-        let tips = authors.iter().flat_map(|author| {
-            let tips = log.of(author).into_iter().filter_map(|branch| branch.tip());
-            tips.map(|tip| (*author, FrontierTip::from(tip)))
-        });
-        tips.collect()
     }
 
     /// Makes own writes wait until the returned guard is dropped. Reads and entries of other nodes

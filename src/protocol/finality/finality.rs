@@ -237,6 +237,35 @@ impl Finality {
         Ok(kept.filter(|_| !is_void))
     }
 
+    /// Returns how many forks an author has above its anchors, whose branches end in `tips`: those of its
+    /// entries that are not void.
+    ///
+    /// # Errors
+    /// That of `chains`.
+    pub fn forks<C: Chains>(
+        &self,
+        author: &Author,
+        tips: &[FrontierTip],
+        chains: &C,
+    ) -> Result<usize, C::Error> {
+        let mut branches = tips.len();
+        if self.has_anchors(author) {
+            for tip in tips {
+                let is_void = self.fate(author, *tip, Some(*tip), chains)? == Fate::Void;
+                branches = branches.saturating_sub(usize::from(is_void));
+            }
+        }
+        // Each last anchor is on a branch of its own.
+        let anchors = self.authors.get(author).map_or(0, |it| it.last.len());
+        Ok(branches.saturating_sub(anchors.max(1)))
+    }
+
+    /// Returns whether an anchor of `author` has no effect yet.
+    pub fn awaits(&self, author: &Author) -> bool {
+        let anchored = self.authors.get(author);
+        anchored.is_some_and(|it| !it.awaited.is_empty())
+    }
+
     /// Returns whether an anchor at or after `seq` is named and not here. Entries of `author` through
     /// there are stored whatever its standing: they may turn out to be final.
     pub fn may_be_final(&self, author: &Author, seq: Seq) -> bool {

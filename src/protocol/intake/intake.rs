@@ -120,8 +120,10 @@ impl Intake {
         if let Some(settled) = settled(entry, log)? {
             return Ok(settled);
         }
-        match log.standing(&author) {
+        let standing = log.standing(&author);
+        match standing {
             Standing::Counts => {}
+            _any if log.may_be_final(&author, entry.header.seq) => {}
             Standing::Unknown => {
                 let dropped = self.strangers.insert(entry.clone(), author).len();
                 self.note_dropped(dropped);
@@ -226,7 +228,7 @@ impl Intake {
                 fork: false,
                 before: before(self)?,
             },
-            Ok(Admission::Fork { .. }) if !log.takes_branch(&author, tips.len()) => {
+            Ok(Admission::Fork { .. }) if !log.takes_branch(&author, entry.header.seq, &tips) => {
                 Verdict::Refused(Refusal::Spent { author })
             }
             Ok(Admission::Fork { .. }) => Verdict::Begin {

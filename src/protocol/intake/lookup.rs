@@ -102,9 +102,17 @@ pub trait Lookup {
         false
     }
 
-    /// Returns whether another branch of `author` may begin beside `branches` that are here; see
+    /// Returns whether the entry of `author` at `seq` is taken in whatever the standing of its author is:
+    /// an anchor that has not come may make it final
+    /// ([`Finality::may_be_final`](crate::protocol::finality::Finality::may_be_final)).
+    fn may_be_final(&self, author: &Author, seq: Seq) -> bool {
+        let _without_anchors = (author, seq);
+        false
+    }
+
+    /// Returns whether another branch of `author` may begin at `seq`, beside those that end in `tips`; see
     /// [`spent`](crate::protocol::membership::spent).
-    fn takes_branch(&self, author: &Author, branches: usize) -> bool;
+    fn takes_branch(&self, author: &Author, seq: Seq, tips: &[Tip]) -> bool;
 
     /// Returns whether a removal of `author` that names `tip` keeps `entry`: as `leads`, also for the
     /// tip itself, but for entries that do not verify by themselves (`LogReader::keeps`).

@@ -64,7 +64,9 @@ impl Intake {
             return Ok(verdict);
         }
         for next in run.iter().chain([entry]) {
-            if let Standing::Through(cut) = log.standing(&author) {
+            if let Standing::Through(cut) = log.standing(&author)
+                && !log.may_be_final(&author, next.header.seq)
+            {
                 let keeps = |author: &Author, entry, tip| log.keeps(author, entry, tip);
                 if !cut.covers(&author, FrontierTip::of(next), keeps)? {
                     return Ok(Verdict::Refused(Refusal::Removed { author }));

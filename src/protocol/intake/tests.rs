@@ -103,8 +103,8 @@ impl Lookup for Log {
         standing.unwrap_or(Standing::Counts)
     }
 
-    fn takes_branch(&self, _author: &Author, branches: usize) -> bool {
-        !is_spent(branches)
+    fn takes_branch(&self, _author: &Author, _seq: Seq, tips: &[Tip]) -> bool {
+        !is_spent(tips.len() - 1)
     }
 
     fn is_cut_off(&self, author: &Author) -> bool {

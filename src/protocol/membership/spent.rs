@@ -14,19 +14,34 @@
 //! count the same. So the removal of a node by itself keeps all that the node has in the root store,
 //! unless the node is an admin (`Member::kept_through`).
 //!
-//! A key stays spent: entries only come. A node passes on what it has of a spent key, so that others
-//! count its branches themselves; it takes in no more than `FORKS_MAX` forks and one.
+//! Forks below an anchor are void and count as none (`Finality::forks`): a node that got the anchor
+//! first never took them in. So an anchor can end that a key is spent; nothing else does.
+//!
+//! A node takes in no more than `FORKS_MAX` forks and one, and passes on what shows them: the entries
+//! with which the branches begin. Other nodes count them themselves. What comes after these entries
+//! stays where it is until a removal names it.
 
 use std::collections::BTreeSet;
 
-use crate::{id::Author, limits::FORKS_MAX, protocol::membership::Members};
+use crate::{
+    id::Author,
+    limits::FORKS_MAX,
+    protocol::{frontier::Frontier, membership::Members},
+};
 
-/// Returns whether the key of an author with this number of branches is spent.
-///
-/// `branches`: chains of the author of which no entry is before another one's first. One more than its
-/// forks.
-pub fn is_spent(branches: usize) -> bool {
-    branches > FORKS_MAX.saturating_add(1)
+/// Returns whether the key of an author with this number of forks above its anchors is spent.
+pub fn is_spent(forks: usize) -> bool {
+    forks > FORKS_MAX
+}
+
+/// The spent keys of one store, as a sync session offers them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SpentKeys {
+    /// Authors of whom no entries are asked for.
+    pub authors: BTreeSet<Author>,
+    /// Tips of the entries that show the forks: of those authors whose keys are not known to be spent
+    /// from the root store.
+    pub proof: Frontier,
 }
 
 impl Members {

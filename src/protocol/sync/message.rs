@@ -24,7 +24,8 @@ pub enum Message {
         newest: u32,
         /// The store to sync.
         store: StoreId,
-        /// Hash of the opener's frontier. `None` asks for the tips in any case.
+        /// Hash of the opener's frontier, in which each spent key has a mark. `None` asks for the tips in any
+        /// case.
         frontier: Option<FrontierHash>,
     },
     /// The acceptor's frontier is equal. Ends the session.

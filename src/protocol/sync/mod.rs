@@ -59,6 +59,7 @@ mod turn;
 pub use error::SyncError;
 pub use fetching::{BaseNeed, PartName, PartWant};
 pub use message::{FrameDecoder, Message};
+pub use offer::OwnEntries;
 pub use session::Session;
 pub use turn::{Decision, Turn};
 

@@ -3,21 +3,41 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    id::{Author, Seq},
+    id::{Author, EntryId, Seq},
     limits::{SYNC_ASKED_TIMES_MAX, SYNC_INNER_RANGES_MAX, SYNC_ITEMS_MAX},
     protocol::{
-        frontier::{Frontier, FrontierTip, MissingRange},
+        frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
+        membership::spent::SpentKeys,
         sync::{SyncError, asking::entries_of},
     },
 };
+
+/// The entries of a node, as they are when a session begins.
+#[derive(Debug, Clone, Default)]
+pub struct OwnEntries {
+    /// Frontier of the entries that count, durable or not: the node can send these entries.
+    pub counting: Frontier,
+    /// The spent keys. The peer gets the entries that show their forks, and counts them itself. Nothing else
+    /// of these authors is sent, and nothing is asked for.
+    pub spent: SpentKeys,
+}
+
+impl From<Frontier> for OwnEntries {
+    fn from(counting: Frontier) -> Self {
+        Self {
+            counting,
+            spent: SpentKeys::default(),
+        }
+    }
+}
 
 /// The entries that the peer may ask for.
 #[derive(Debug)]
 pub(super) struct Offer {
     // This node's frontier when the session began.
     own: Frontier,
-    // Tips of the logs of spent keys. Nothing of them counts; the peer counts the branches itself.
-    spent: Frontier,
+    // Its proof has tips as far as there is room for them.
+    spent: SpentKeys,
     // The entries at which logs of this node begin: it has neither them nor any before.
     begins: BTreeMap<Author, FrontierTip>,
     // Entries that the peer may still ask for.
@@ -27,11 +47,16 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Offers the entries that `own` covers.
+    /// Offers the entries that `own` covers, and shows which keys are spent, as far as there is room for
+    /// the tips.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
-    pub(super) fn new(own: Frontier) -> Result<Self, SyncError> {
+    pub(super) fn new(own: OwnEntries) -> Result<Self, SyncError> {
+        let OwnEntries {
+            counting: own,
+            mut spent,
+        } = own;
         let tips = own.len();
         if tips > SYNC_ITEMS_MAX {
             return Err(SyncError::TooManyOwnTips {
@@ -39,22 +64,17 @@ impl Offer {
                 tips_max: SYNC_ITEMS_MAX,
             });
         }
+        let room = SYNC_ITEMS_MAX.saturating_sub(tips);
+        spent.proof = spent.proof.iter().take(room).collect();
         let mut offer = Self {
             own,
-            spent: Frontier::default(),
+            spent,
             begins: BTreeMap::new(),
             entries_left: 0,
             inner_left: SYNC_INNER_RANGES_MAX,
         };
         offer.entries_left = offer.entries_max();
         Ok(offer)
-    }
-
-    /// Adds the logs of spent keys, as far as there is room for their tips.
-    pub(super) fn add_spent(&mut self, spent: &Frontier) {
-        let room = SYNC_ITEMS_MAX.saturating_sub(self.own.len());
-        self.spent = spent.iter().take(room).collect();
-        self.entries_left = self.entries_max();
     }
 
     /// Notes where logs begin. Beginnings above the number that a session has room for are left out: peers
@@ -103,6 +123,21 @@ impl Offer {
         })
     }
 
+    /// Returns a hash of the entries that count and of the keys that are spent by what is here.
+    ///
+    /// Nodes may have different forks of a spent key. A node that has none of them has the same frontier, and
+    /// must get them all the same.
+    pub(super) fn hash(&self) -> FrontierHash {
+        if self.spent.proof.is_empty() {
+            return self.own.hash();
+        }
+        let mut marked = self.own.clone();
+        for (author, _tips) in self.spent.proof.by_author() {
+            marked.insert(author, SPENT);
+        }
+        marked.hash()
+    }
+
     /// Returns the frontier of the entries that count.
     pub(super) fn own(&self) -> &Frontier {
         &self.own
@@ -110,12 +145,12 @@ impl Offer {
 
     /// Returns whether the key of `author` is spent.
     pub(super) fn is_spent(&self, author: &Author) -> bool {
-        !self.spent.tips(author).is_empty()
+        self.spent.authors.contains(author)
     }
 
     /// Returns all tips, in order.
     pub(super) fn tips(&self) -> Vec<(Author, FrontierTip)> {
-        let tips: BTreeSet<_> = self.own.iter().chain(self.spent.iter()).collect();
+        let tips: BTreeSet<_> = self.own.iter().chain(self.spent.proof.iter()).collect();
         tips.into_iter().collect()
     }
 
@@ -137,7 +172,7 @@ impl Offer {
                 through,
             });
         }
-        let seq = self.own.seq(&author).max(self.spent.seq(&author));
+        let seq = self.own.seq(&author).max(self.spent.proof.seq(&author));
         if through > seq {
             return Err(SyncError::RangeTooFar {
                 author,
@@ -174,7 +209,7 @@ impl Offer {
                 id: range.tip,
             };
             let has_tip = |tips: &Frontier| tips.tips(&range.author).contains(&end);
-            if has_tip(own) || has_tip(spent) {
+            if has_tip(own) || has_tip(&spent.proof) {
                 return true;
             }
             let left = inner_left.checked_sub(1);
@@ -186,7 +221,7 @@ impl Offer {
 
     // The entries that a peer may ask for in one session, counted again each time it asks for them.
     fn entries_max(&self) -> u64 {
-        let tips = self.own.iter().chain(self.spent.iter());
+        let tips = self.own.iter().chain(self.spent.proof.iter());
         let entries = tips.fold(0, |sum: u64, (_, tip)| sum.saturating_add(tip.seq));
         let free = u64::try_from(SYNC_ITEMS_MAX).unwrap_or(u64::MAX);
         entries
@@ -194,3 +229,9 @@ impl Offer {
             .saturating_add(free)
     }
 }
+
+// Stands in a hash for the fact that a key is spent. No entry has this place.
+const SPENT: FrontierTip = FrontierTip {
+    seq: Seq::MAX,
+    id: EntryId([0xff; 32]),
+};

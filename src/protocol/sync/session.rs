@@ -16,7 +16,7 @@ use crate::{
             Action, Message, Summary, SyncError, VERSION, VERSION_OLDEST, WaitsFor,
             asking::Asking,
             fetching::{BaseOffer, Fetching},
-            offer::Offer,
+            offer::{Offer, OwnEntries},
             paging::{is_in_order, pages, wire_order},
         },
     },
@@ -119,38 +119,36 @@ pub(super) enum Read {
 impl Session {
     /// Opens a session. Returns it and the first message to send.
     ///
-    /// `own` is the frontier of the entries that this node has applied, durable or not: it can send
-    /// these entries. `lost` are entries below the frontier that can no longer be read; if there
-    /// are any, tips are exchanged even when the frontiers are equal.
+    /// `lost` are entries below the own frontier that can no longer be read; if there are any, tips are
+    /// exchanged even when the frontiers are equal.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
     pub fn open(
         store: StoreId,
-        own: Frontier,
+        own: impl Into<OwnEntries>,
         lost: Vec<(Author, FrontierTip)>,
     ) -> Result<(Self, Message), SyncError> {
-        let mut session = Self::new(store, own, Phase::Answer)?;
+        let mut session = Self::new(store, own.into(), Phase::Answer)?;
         let hello = Message::Hello {
             version: VERSION_OLDEST,
             newest: VERSION,
             store,
-            frontier: lost.is_empty().then(|| session.offer.own().hash()),
+            frontier: lost.is_empty().then(|| session.offer.hash()),
         };
         session.lost = lost;
         Ok((session, hello))
     }
 
-    /// Waits for a peer to open a session. `own` is the frontier of the entries that this node has
-    /// applied.
+    /// Waits for a peer to open a session.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
-    pub fn accept(store: StoreId, own: Frontier) -> Result<Self, SyncError> {
-        Self::new(store, own, Phase::Hello)
+    pub fn accept(store: StoreId, own: impl Into<OwnEntries>) -> Result<Self, SyncError> {
+        Self::new(store, own.into(), Phase::Hello)
     }
 
-    fn new(store: StoreId, own: Frontier, phase: Phase) -> Result<Self, SyncError> {
+    fn new(store: StoreId, own: OwnEntries, phase: Phase) -> Result<Self, SyncError> {
         Ok(Self {
             store,
             phase,
@@ -169,17 +167,6 @@ impl Session {
             offer: Offer::new(own)?,
             summary: Summary::default(),
         })
-    }
-
-    /// Offers the logs of spent keys, of which nothing counts, so that the peer finds that they are
-    /// spent; see [`spent`](crate::protocol::membership::spent). Nothing of their authors is asked for.
-    /// Tips above the number that a session has room for are left out.
-    ///
-    /// Called before the first message of the peer is handled.
-    #[must_use]
-    pub fn offering(mut self, spent: Frontier) -> Self {
-        self.offer.add_spent(&spent);
-        self
     }
 
     /// Notes the entries at which logs of this node begin, one for each author: it has neither them nor
@@ -391,7 +378,7 @@ impl Session {
                 ours: self.store,
             });
         }
-        if frontier == Some(self.offer.own().hash()) {
+        if frontier == Some(self.offer.hash()) {
             let mut actions = vec![Action::Send(Message::Same)];
             actions.extend(self.same());
             return Ok(actions);

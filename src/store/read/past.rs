@@ -412,7 +412,7 @@ impl Shared {
     // since it is void.
     fn is_excluded(&self, entry: &Entry) -> Result<bool, ReadError> {
         let author = entry.author();
-        let standing = self.log.standing(&self.members.borrow(), &self.id, &author);
+        let standing = self.standing(&author)?;
         if matches!(standing, Standing::Unknown | Standing::Reader) {
             return Ok(false);
         }

@@ -74,10 +74,10 @@ impl Shared {
         tip: FrontierTip,
         view: &View,
     ) -> Result<bool, ReadError> {
-        let counts = || {
-            let standing = self.log.standing(&self.members.borrow(), &self.id, author);
+        let counts = || -> Result<bool, ReadError> {
+            let standing = self.standing(author)?;
             let finality = Arc::clone(&self.finality.borrow());
-            self.log.counts(&finality, &standing, author, tip)
+            Ok(self.log.counts(&finality, &standing, author, tip)?)
         };
         if self.anyone || tip.seq <= view.frontier.seq(author) || counts()? {
             return Ok(false);
@@ -85,7 +85,7 @@ impl Shared {
         if self.log.entry(author, tip.seq, &tip.id)?.is_some() {
             return Ok(true);
         }
-        let standing = self.log.standing(&self.members.borrow(), &self.id, author);
+        let standing = self.standing(author)?;
         if !matches!(standing, Standing::Through(_) | Standing::Spent) {
             // The author may still be admitted, and the entry may still arrive.
             return Ok(false);

@@ -11,13 +11,16 @@ use crate::{
 /// The logs of a store. Damage that hides an answer is added to a list, and the answer is that of a log
 /// in which nothing was forked or lost.
 #[derive(Debug)]
-pub(super) struct NotedChains<'a> {
+pub(in crate::store) struct NotedChains<'a> {
     log: &'a LogReader,
     unreadable: &'a RefCell<Vec<LogDamage>>,
 }
 
 impl<'a> NotedChains<'a> {
-    pub(super) fn new(log: &'a LogReader, unreadable: &'a RefCell<Vec<LogDamage>>) -> Self {
+    pub(in crate::store) fn new(
+        log: &'a LogReader,
+        unreadable: &'a RefCell<Vec<LogDamage>>,
+    ) -> Self {
         Self { log, unreadable }
     }
 

@@ -7,14 +7,17 @@ use std::{
 
 use crate::{
     id::{Author, EntryId, Seq},
-    log::Branch,
+    limits::FORKS_MAX,
+    log::{Branch, LogError, LogReader, may_be_spent},
     protocol::{
         chain::Tip,
+        entry::Entry,
         fork::{Fork, open_tips},
+        frontier::FrontierTip,
         membership::Standing,
     },
     state::StateError,
-    store::writer::writer::Writer,
+    store::writer::{health::WriteFailure, membership::Membership, writer::Writer},
 };
 
 /// A fork of an author, as `status` lists it.
@@ -36,6 +39,22 @@ impl Writer {
     pub(super) fn open_tips(&self, author: &Author) -> Result<Vec<Tip>, StateError> {
         let view = self.state.staged();
         open_tips(&self.logs.tips(author), |id| view.is_closed(author, id))
+    }
+
+    /// Returns whether an entry that is taken in counts now, see `Membership::counts_at_arrival`.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn counts_at_arrival(&self, entry: &Entry) -> Result<bool, WriteFailure> {
+        let prev = entry.header.prev.map(|id| FrontierTip {
+            seq: entry.header.seq.saturating_sub(1),
+            id,
+        });
+        let (author, at) = (entry.author(), FrontierTip::of(entry));
+        let counts = self
+            .membership
+            .counts_at_arrival(&author, at, prev, self.logs.reader());
+        counts.map_err(WriteFailure::unreadable)
     }
 
     /// Returns the forks that the logs show, by author; of an author whose key is spent the first one.
@@ -64,6 +83,72 @@ impl Writer {
             }));
         }
         Ok(known)
+    }
+}
+
+impl Membership {
+    /// Looks for spent keys in the log. Returns whether there are others than before.
+    pub(super) fn find_spent(&mut self, log: &LogReader) -> bool {
+        let spent = match log.spent(&self.finality(), &self.chains(log)) {
+            Ok(spent) => spent,
+            Err(error) => {
+                // Those that were found before stay.
+                tracing::error!(store = %self.store, %error, "spent keys cannot be looked for");
+                return false;
+            }
+        };
+        let changed = spent != *self.spent;
+        for author in spent.difference(&self.spent) {
+            tracing::warn!(
+                store = %self.store,
+                author = %author.short(),
+                "a key is spent: more than {FORKS_MAX} forks of its log were signed with it, so none \
+                 of it counts here"
+            );
+        }
+        if changed {
+            self.spent = Arc::new(spent);
+        }
+        changed
+    }
+
+    /// Returns whether another branch of `author` may begin at `seq`, beside those that end in `tips`.
+    pub(super) fn takes_branch(
+        &self,
+        author: &Author,
+        seq: Seq,
+        tips: &[Tip],
+        log: &LogReader,
+    ) -> bool {
+        let finality = self.finality();
+        if self.is_anyone() || !may_be_spent(tips.len() + 1) || finality.may_be_final(author, seq) {
+            return true;
+        }
+        let tips: Vec<_> = tips.iter().copied().map(FrontierTip::from).collect();
+        let forks = finality.forks(author, &tips, &self.chains(log));
+        // Where the disk fails, all of them are taken for forks.
+        let forks = forks.unwrap_or(tips.len());
+        self.standings().takes_branch(&self.store, author, forks)
+    }
+
+    /// Returns whether an entry that is taken in counts now. It may be here only because an anchor that has
+    /// not come may make it final. `prev`: the entry before it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn counts_at_arrival(
+        &self,
+        author: &Author,
+        at: FrontierTip,
+        prev: Option<FrontierTip>,
+        log: &LogReader,
+    ) -> Result<bool, LogError> {
+        let finality = self.finality();
+        if self.is_anyone() || !finality.may_be_final(author, at.seq) {
+            return Ok(true);
+        }
+        let standing = self.standing(author);
+        finality.counts(&standing, author, at, prev, &self.chains(log))
     }
 }
 

@@ -34,6 +34,8 @@ use crate::{
 pub enum Ingested {
     /// It is durable, applied and published.
     Applied(EntryId),
+    /// It is durable. It does not count now, and will if an anchor that has not come makes it final.
+    Stored(EntryId),
     /// It was here already; or its place was, unreadable, and it is put back there.
     Duplicate(EntryId),
     /// It waits in memory for another entry.
@@ -289,15 +291,23 @@ impl Transaction<'_> {
                 });
             }
             Verdict::Run(run) => {
+                let mut last = Ingested::Duplicate(id);
                 for entry in &run {
-                    let ingested = self.offer(entry)?;
-                    let is_here = matches!(ingested, Ingested::Applied(_) | Ingested::Duplicate(_));
-                    assert!(is_here, "a run is staged whole: {ingested:?}");
+                    last = self.offer(entry)?;
+                    let is_refused = !matches!(
+                        last,
+                        Ingested::Applied(_) | Ingested::Stored(_) | Ingested::Duplicate(_)
+                    );
+                    assert!(!is_refused, "a run is staged whole: {last:?}");
                 }
-                return Ok(Ingested::Applied(id));
+                return Ok(last);
             }
             Verdict::Refused(refusal) => return Ok(Ingested::Refused(refusal.into())),
         };
+        if !self.writer().counts_at_arrival(entry)? {
+            self.store(entry, destination)?;
+            return Ok(Ingested::Stored(id));
+        }
         let receipt = self.stage(entry, destination, before, Origin::Remote)?;
         assert_eq!(receipt.entry, id, "the entry reported as applied is staged");
         Ok(Ingested::Applied(id))

@@ -136,8 +136,13 @@ impl Lookup for WriterLookup<'_> {
         self.membership.finality().is_present(parent)
     }
 
-    fn takes_branch(&self, author: &Author, branches: usize) -> bool {
-        self.membership.takes_branch(author, branches)
+    fn may_be_final(&self, author: &Author, seq: Seq) -> bool {
+        self.membership.finality().may_be_final(author, seq)
+    }
+
+    fn takes_branch(&self, author: &Author, seq: Seq, tips: &[Tip]) -> bool {
+        let log = self.logs.reader();
+        self.membership.takes_branch(author, seq, tips, log)
     }
 
     fn is_cut_off(&self, author: &Author) -> bool {

@@ -11,7 +11,6 @@ use tokio::sync::watch;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
-    limits::FORKS_MAX,
     log::{
         LogDamage, LogError, LogReader, Logs,
         merge::{Span, whole},
@@ -47,10 +46,11 @@ pub(super) struct Membership {
     foundings: Foundings,
     // True when every author counts: a store without a node.
     anyone: bool,
-    store: StoreId,
+    pub(super) store: StoreId,
     members: watch::Receiver<Arc<Members>>,
-    // Authors with more than `FORKS_MAX` forks in the log, as of the last commit.
-    spent: Arc<BTreeSet<Author>>,
+    // Authors with more than `FORKS_MAX` forks above their anchors, as of the last commit, or the anchors
+    // that were joined last.
+    pub(super) spent: Arc<BTreeSet<Author>>,
     // The entries that anchors acts make final or void here. Sends to all readers of the store.
     finality: watch::Sender<Arc<Finality>>,
     // Sends to `members` and to all stores of the node. Only in the root store.
@@ -145,24 +145,6 @@ impl Membership {
         }
         self.known.commit();
         self.publish(log) || is_spent || !self.is_in_step(view)
-    }
-
-    // Looks for spent keys in the log. Returns whether there are others than before.
-    fn find_spent(&mut self, log: &LogReader) -> bool {
-        let spent = log.spent();
-        let changed = spent != *self.spent;
-        for author in spent.difference(&self.spent) {
-            tracing::warn!(
-                store = %self.store,
-                author = %author.short(),
-                "a key is spent: more than {FORKS_MAX} forks of its log were signed with it, so none \
-                 of it counts here"
-            );
-        }
-        if changed {
-            self.spent = Arc::new(spent);
-        }
-        changed
     }
 
     /// Ends a group that was not written.
@@ -297,7 +279,7 @@ impl Membership {
     ///
     /// # Errors
     /// The disk fails.
-    pub(super) fn join_anchors(&self, log: &LogReader) -> Result<(), LogError> {
+    pub(super) fn join_anchors(&mut self, log: &LogReader) -> Result<(), LogError> {
         if self.anyone || self.is_root() {
             return Ok(());
         }
@@ -310,6 +292,8 @@ impl Membership {
         let joined = Finality::join(acts, &begins, &self.chains(log))?;
         if *self.finality() != joined {
             self.finality.send_replace(Arc::new(joined));
+            // Forks below an anchor are none.
+            self.find_spent(log);
         }
         Ok(())
     }
@@ -359,13 +343,8 @@ impl Membership {
         Ok(fate == Fate::Void)
     }
 
-    fn chains<'a>(&'a self, log: &'a LogReader) -> NotedChains<'a> {
+    pub(super) fn chains<'a>(&'a self, log: &'a LogReader) -> NotedChains<'a> {
         NotedChains::new(log, &self.unreadable)
-    }
-
-    /// Returns whether another branch of `author` may be taken in beside `branches`.
-    pub(super) fn takes_branch(&self, author: &Author, branches: usize) -> bool {
-        self.anyone || self.standings().takes_branch(&self.store, author, branches)
     }
 
     /// Returns a receiver of the members.

@@ -10,7 +10,7 @@
 
 pub(super) mod actor;
 mod apply;
-mod chains;
+pub(super) mod chains;
 pub(super) mod command;
 mod draft;
 mod expiry;

@@ -59,6 +59,8 @@ pub(super) struct Transaction<'a> {
     writer: &'a mut Writer,
     // Places of the staged entries, in order.
     staged: Vec<(Author, FrontierTip)>,
+    // Places of entries that are written and do not count yet: the state does not get them.
+    stored: Vec<(Author, FrontierTip)>,
     // Of the staged entries, in order. Published by commit.
     changes: Vec<Arc<Change>>,
     // Heads that `changes` keep, and bytes of the staged entries.
@@ -117,6 +119,7 @@ impl<'a> Transaction<'a> {
             entries_before: writer.state.staged().entries,
             writer,
             staged: Vec::new(),
+            stored: Vec::new(),
             changes: Vec::new(),
             heads: 0,
             bytes: 0,
@@ -143,6 +146,63 @@ impl<'a> Transaction<'a> {
         before: Before,
         origin: Origin,
     ) -> Result<Receipt, WriteFailure> {
+        let arrived_ms = self.write(entry, destination)?;
+        let writer = &mut *self.writer;
+        if let Some(counting) = writer.note_acts(entry)? {
+            writer.state.count(counting);
+        }
+        self.has_late_grant |=
+            writer.membership.makes_admins(entry) && writer.state.staged().is_cited_ahead(entry)?;
+        let changes = writer.state.stage_over(entry, before)?;
+        for tip in closed_by(entry) {
+            writer.state.close_tip(&entry.author(), &tip);
+        }
+        self.take_back(entry)?;
+        let writer = &mut *self.writer;
+        for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
+            let Some(staged) = staged else { continue };
+            if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {
+                let next = writer.next_expiry_ms;
+                writer.next_expiry_ms = Some(next.map_or(ms, |next| next.min(ms)));
+            }
+            self.heads = self.heads.saturating_add(staged.after.as_slice().len());
+            let change = change(entry, index, op, staged, origin, arrived_ms);
+            self.changes.push(Arc::new(change));
+        }
+        self.staged.push((entry.author(), FrontierTip::of(entry)));
+        if origin == Origin::Local {
+            self.send_later(entry);
+        }
+        Ok(Receipt {
+            entry: entry.id,
+            seq: entry.header.seq,
+        })
+    }
+
+    /// Writes an entry to its log that does not count now, and may be final once an anchor has come. The
+    /// state is counted again then.
+    ///
+    /// # Errors
+    /// `Refused` as for `stage`.
+    pub(super) fn store(
+        &mut self,
+        entry: &VerifiedEntry,
+        destination: Destination,
+    ) -> Result<(), WriteFailure> {
+        self.write(entry, destination)?;
+        for tip in closed_by(entry) {
+            self.writer.state.close_tip(&entry.author(), &tip);
+        }
+        self.stored.push((entry.author(), FrontierTip::of(entry)));
+        Ok(())
+    }
+
+    // Writes an entry to its log. Returns when it has arrived, ms since 1970.
+    fn write(
+        &mut self,
+        entry: &VerifiedEntry,
+        destination: Destination,
+    ) -> Result<u64, WriteFailure> {
         let writer = &mut *self.writer;
         let arrived_ms = writer.clock.now_ms().max(writer.arrived_ms);
         writer.arrived_ms = arrived_ms;
@@ -167,27 +227,6 @@ impl<'a> Transaction<'a> {
                 self.branches = self.branches.saturating_add(1);
             }
         }
-        if let Some(counting) = writer.note_acts(entry)? {
-            writer.state.count(counting);
-        }
-        self.has_late_grant |=
-            writer.membership.makes_admins(entry) && writer.state.staged().is_cited_ahead(entry)?;
-        let changes = writer.state.stage_over(entry, before)?;
-        for tip in closed_by(entry) {
-            writer.state.close_tip(&entry.author(), &tip);
-        }
-        self.take_back(entry)?;
-        let writer = &mut *self.writer;
-        for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
-            let Some(staged) = staged else { continue };
-            if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {
-                let next = writer.next_expiry_ms;
-                writer.next_expiry_ms = Some(next.map_or(ms, |next| next.min(ms)));
-            }
-            self.heads = self.heads.saturating_add(staged.after.as_slice().len());
-            let change = change(entry, index, op, staged, origin, arrived_ms);
-            self.changes.push(Arc::new(change));
-        }
         self.bytes = self.bytes.saturating_add(entry.bytes());
         if let Some(prev) = &entry.header.prev
             && !entry.header.seq.is_multiple_of(RUN_ENTRIES_MAX)
@@ -199,14 +238,7 @@ impl<'a> Transaction<'a> {
             self.unvouched.insert(entry.id);
         }
         self.released.extend(self.writer.intake.staged(entry));
-        self.staged.push((entry.author(), FrontierTip::of(entry)));
-        if origin == Origin::Local {
-            self.send_later(entry);
-        }
-        Ok(Receipt {
-            entry: entry.id,
-            seq: entry.header.seq,
-        })
+        Ok(arrived_ms)
     }
 
     /// Makes the staged entries durable, then visible, then known: on return they survive power
@@ -251,6 +283,7 @@ impl<'a> Transaction<'a> {
             anchors: self
                 .staged
                 .iter()
+                .chain(&self.stored)
                 .any(|(author, tip)| writer.membership.is_awaited(author, *tip)),
             released: std::mem::take(&mut self.released),
         })

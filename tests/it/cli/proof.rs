@@ -92,6 +92,16 @@ fn watch_lines_verify_without_a_node() {
     assert!(good >= 3 && wrong == 0, "{state}");
 }
 
+// An honest line about a damaged value was called made up. A gap that somebody adds is seen in the count.
+#[test]
+fn gap_and_damaged_lines_are_counted_apart() {
+    let lines = "{\"type\":\"gap\"}\n{\"type\":\"damaged\",\"key\":\"/p/a\"}\n{\"type\":\"gap\"}\n";
+    insta::assert_snapshot!(verify(lines, &[]), @r#"
+    not signed by anybody, only seen by a node: 1 damaged, 2 gap
+    exit 0
+    "#);
+}
+
 fn forge(forged: &mut Vec<Value>, line: &Value, field: &str, to: Value) {
     let mut line = line.clone();
     assert_ne!(line[field], to, "{field}");

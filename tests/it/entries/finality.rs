@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use lattice::{
     Node, NodeConfig, Store,
     id::{Author, StoreId},
+    limits::FORKS_MAX,
     protocol::{
         anchors_act::AnchorsAct,
         entry::{Op, Parent, VerifiedEntry},
@@ -221,7 +222,10 @@ async fn void_branch_never_counts_until_an_act_names_it() {
             .await;
         for entry in &v {
             let taken = mesh.give(entry).await;
-            let is_here = matches!(taken, Ingested::Applied(_) | Ingested::Duplicate(_));
+            let is_here = matches!(
+                taken,
+                Ingested::Applied(_) | Ingested::Stored(_) | Ingested::Duplicate(_)
+            );
             assert!(is_here, "{taken:?}");
         }
         for key in ["/b2", "/b3", "/v2", "/v3"] {
@@ -410,5 +414,154 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
         } else if kind.is_file() {
             std::fs::copy(entry.path(), &target).unwrap();
         }
+    }
+}
+
+// Branches of B with one entry each, beside each other after what `on` has written.
+fn forks(on: &Writer, count: usize) -> Vec<VerifiedEntry> {
+    let fork = |number| {
+        let ops = vec![put(format!("/fork/{number}"), "x")];
+        on.clone().write(NOW_MS + 50, ops, BTreeSet::new(), false)
+    };
+    (0..count).map(fork).collect()
+}
+
+// A node that joins late has all acts before it gets an entry of the store. It refused the entries that a
+// removal does not keep, and an anchor among them never came: the other nodes counted them.
+#[tokio::test(flavor = "multi_thread")]
+async fn final_entries_of_a_removed_or_lowered_author_come_after_the_acts() {
+    for lowered in [false, true] {
+        let mut mesh = Mesh::new().await;
+        let mut writer = Writer::new(AUTHOR_B, mesh.id);
+        let mut b = log(&mut writer, &["b1"]);
+        let v = log(&mut writer.clone(), &["v2"]);
+        b.extend(log(&mut writer, &["b2", "b3"]));
+        let kept = Tips::new([(mesh.id, at(&b[0]))]).unwrap();
+        let act = match lowered {
+            false => Act::Remove(kept),
+            true => Act::Lower(Role::Reader, kept),
+        };
+        mesh.act(put(role_key(&mesh.b), act.encode())).await;
+        mesh.anchor(&[(mesh.b, at(&b[1]))]).await;
+        mesh.take_in(&b[0]).await;
+        for stored in [&v[0], &b[1]] {
+            assert_eq!(mesh.value("/k").await.as_deref(), Some("b1"));
+            assert_eq!(mesh.store.frontier().tips(&mesh.b), [at(&b[0])]);
+            assert_eq!(mesh.give(stored).await, Ingested::Stored(stored.id));
+            if stored.id == v[0].id {
+                mesh = mesh.reopen().await;
+            }
+        }
+        let refused = mesh.give(&b[2]).await;
+        let is_removed = |it: &Ingested| {
+            let Ingested::Refused(RefusedEntry::Rules(refusal)) = it else {
+                return false;
+            };
+            matches!(refusal, Refusal::Removed { .. } | Refusal::Reader { .. })
+        };
+        assert!(is_removed(&refused), "{refused:?}");
+        for _reopened in 0..2 {
+            assert_eq!(mesh.value("/k").await.as_deref(), Some("b2"), "{lowered}");
+            assert_eq!(mesh.value("/v2").await, None);
+            assert_eq!(mesh.store.frontier().tips(&mesh.b), [at(&b[1])]);
+            mesh = mesh.reopen().await;
+        }
+    }
+}
+
+// A node that has an anchor refuses the forks below it. One that had the forks before counted them for
+// ever: the key was spent there, and only there.
+#[tokio::test(flavor = "multi_thread")]
+async fn b3_forks_below_an_anchor_spend_no_key_in_any_order() {
+    // B's first entry comes first.
+    let orders: [&[&str]; 6] = [
+        &["next", "forks", "anchor"],
+        &["next", "anchor", "forks"],
+        &["anchor", "next", "forks"],
+        &["anchor", "forks", "next"],
+        &["forks", "anchor", "next"],
+        &["forks", "next", "anchor", "next"],
+    ];
+    for order in orders {
+        let mut mesh = Mesh::new().await;
+        let mut writer = Writer::new(AUTHOR_B, mesh.id);
+        let mut b = log(&mut writer, &["b1"]);
+        let forks = forks(&writer, FORKS_MAX + 3);
+        b.extend(log(&mut writer, &["b2", "b3"]));
+        mesh.take_in(&b[0]).await;
+        for step in order {
+            match *step {
+                "next" => drop(mesh.give(&b[1]).await),
+                "anchor" => mesh.anchor(&[(mesh.b, at(&b[1]))]).await,
+                _forks => {
+                    for fork in &forks {
+                        let _outcome = mesh.give(fork).await;
+                    }
+                }
+            }
+        }
+        assert!(mesh.store.spent().unwrap().is_empty(), "{order:?}");
+        mesh.take_in(&b[2]).await;
+        // Forks above the anchor count again from the first.
+        let beside = log(&mut writer.clone(), &["beside"]);
+        let on = log(&mut writer, &["b4"]);
+        mesh.take_in(&on[0]).await;
+        mesh.take_in(&beside[0]).await;
+        for _reopened in 0..2 {
+            assert_eq!(mesh.value("/b3").await.as_deref(), Some("b3"), "{order:?}");
+            assert_eq!(mesh.value("/beside").await.as_deref(), Some("beside"));
+            for number in 0..forks.len() {
+                let void = mesh.value(&format!("/fork/{number}")).await;
+                assert_eq!(void, None, "{order:?}");
+            }
+            assert_eq!(mesh.store.frontier().tips(&mesh.b).len(), 2, "{order:?}");
+            mesh = mesh.reopen().await;
+        }
+    }
+}
+
+// What is final counts for ever, and a later anchor ends that the key is spent.
+#[tokio::test(flavor = "multi_thread")]
+async fn b3_forks_above_an_anchor_spend_the_key_until_a_later_anchor() {
+    let mut mesh = Mesh::new().await;
+    let mut writer = Writer::new(AUTHOR_B, mesh.id);
+    let first = log(&mut writer, &["b1", "b2"]);
+    for entry in &first {
+        mesh.take_in(entry).await;
+    }
+    mesh.anchor(&[(mesh.b, at(&first[1]))]).await;
+    let forks = forks(&writer, FORKS_MAX + 2);
+    let b = log(&mut writer, &["b3", "b4"]);
+    for (count, fork) in forks.iter().enumerate() {
+        assert!(mesh.store.spent().unwrap().is_empty(), "{count} forks");
+        mesh.take_in(fork).await;
+    }
+    let spent = |it: &Ingested| {
+        let Ingested::Refused(RefusedEntry::Rules(refusal)) = it else {
+            return false;
+        };
+        matches!(refusal, Refusal::Spent { .. })
+    };
+    for _reopened in 0..2 {
+        assert_eq!(mesh.value("/k").await.as_deref(), Some("b2"));
+        assert_eq!(mesh.value("/fork/0").await, None);
+        assert_eq!(mesh.store.frontier().tips(&mesh.b), [at(&first[1])]);
+        let keys = mesh.store.spent_keys().unwrap();
+        assert!(keys.authors.contains(&mesh.b));
+        assert_eq!(keys.proof.tips(&mesh.b).len(), FORKS_MAX + 2);
+        let refused = mesh.give(&b[0]).await;
+        assert!(spent(&refused), "{refused:?}");
+        mesh = mesh.reopen().await;
+    }
+    mesh.anchor(&[(mesh.b, at(&b[0]))]).await;
+    // It is asked for again.
+    assert!(mesh.store.spent_keys().unwrap().authors.is_empty());
+    assert_eq!(mesh.give(&b[0]).await, Ingested::Stored(b[0].id));
+    mesh.take_in(&b[1]).await;
+    for _reopened in 0..2 {
+        assert_eq!(mesh.value("/k").await.as_deref(), Some("b4"));
+        assert_eq!(mesh.store.frontier().tips(&mesh.b), [at(&b[1])]);
+        assert!(mesh.store.spent().unwrap().is_empty());
+        mesh = mesh.reopen().await;
     }
 }

@@ -69,8 +69,8 @@ impl Lookup for World {
             .unwrap_or(Standing::Unknown)
     }
 
-    fn takes_branch(&self, _author: &Author, branches: usize) -> bool {
-        !is_spent(branches)
+    fn takes_branch(&self, _author: &Author, _seq: Seq, tips: &[Tip]) -> bool {
+        !is_spent(tips.len() - 1)
     }
 
     fn is_cut_off(&self, author: &Author) -> bool {

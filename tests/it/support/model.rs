@@ -251,7 +251,7 @@ impl Lookup for Replica {
         Standing::Counts
     }
 
-    fn takes_branch(&self, _author: &Author, _branches: usize) -> bool {
+    fn takes_branch(&self, _author: &Author, _seq: Seq, _tips: &[Tip]) -> bool {
         true
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use lattice::{
     Store,
-    protocol::sync::{Action, BaseNeed, Message, Session, Summary},
+    protocol::sync::{Action, BaseNeed, Message, OwnEntries, Session, Summary},
     store::{OfferedBase, TakeBaseError, TakenBase},
 };
 
@@ -131,12 +131,14 @@ impl Side<'_> {
 /// Begins a sync of two stores: the hello is in the inbox of the second.
 pub async fn begin<'a>(one: &'a Store, other: &'a Store) -> [Side<'a>; 2] {
     let missing = one.missing().await.unwrap();
-    let (session, hello) = Session::open(one.id(), one.frontier(), missing).unwrap();
-    let accepting = Session::accept(one.id(), other.frontier()).unwrap();
-    let side = |store, session: Session| Side {
-        session: session
-            .offering(Store::spent(store))
-            .beginning_at(&store.begins()),
+    let own = |store: &Store| OwnEntries {
+        counting: store.frontier(),
+        spent: store.spent_keys().unwrap(),
+    };
+    let (session, hello) = Session::open(one.id(), own(one), missing).unwrap();
+    let accepting = Session::accept(one.id(), own(other)).unwrap();
+    let side = |store: &'a Store, session: Session| Side {
+        session: session.beginning_at(&store.begins()),
         store,
         inbox: VecDeque::new(),
         summary: None,

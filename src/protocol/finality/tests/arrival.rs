@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use super::{
     cases::{author, place},
-    node::Node,
+    node::{Item, Node},
     proven::{LOG, frontier, item, node},
+    rng::Rng,
 };
 use crate::{
     id::EntryId,
@@ -254,4 +255,94 @@ fn standing_decides_about_open_entries_only() {
     assert_eq!(kept, Some(false));
     let Ok(kept) = two.keeps(&author('W'), place(3, "w3"), place(4, "nowhere"), &node);
     assert_eq!(kept, None);
+}
+
+// Random logs with branches: each entry goes on after one before it, or is a first one.
+fn random_log(rng: &mut Rng) -> Vec<Rc<Item>> {
+    let mut log: Vec<Rc<Item>> = Vec::new();
+    for number in 0..12 {
+        let name = format!("e{number}");
+        log.push(if log.is_empty() || rng.chance(10) {
+            item('W', &name, 1, "")
+        } else {
+            let at = rng.below(log.len());
+            item('W', &name, log[at].at.seq + 1, &format!("e{at}"))
+        });
+    }
+    log
+}
+
+// The entries of `log` that none of `log` comes after.
+fn tips(log: &[Rc<Item>]) -> Vec<FrontierTip> {
+    let is_tip = |tip: &FrontierTip| log.iter().all(|item| item.prev != Some(*tip));
+    let tips = log.iter().map(|item| item.at);
+    tips.filter(is_tip).collect()
+}
+
+fn with(log: &[Rc<Item>]) -> Node {
+    let mut node = Node::new();
+    node.receive_all(log.iter().cloned());
+    assert_eq!(node.data.len(), log.len());
+    node
+}
+
+// A node that took in void branches before the act has them for ever. It counts the same forks as a node
+// that never took them in, and as one that has a base in place of the final entries.
+#[test]
+fn b3_forks_above_the_anchors_are_the_same_on_every_node() {
+    let w = author('W');
+    let (mut void, mut most) = (0, 0);
+    for seed in 1..=400 {
+        let mut rng = Rng(seed);
+        let log = random_log(&mut rng);
+        let (all, count) = (with(&log), rng.below(4));
+        let named: Vec<FrontierTip> = (0..count).map(|_| log[rng.below(12)].at).collect();
+        let named: Frontier = named.into_iter().map(|place| (w, place)).collect();
+        let act = AnchorsAct::new(1, None, 0, named.clone(), None).unwrap();
+        let after = |place: FrontierTip, before: FrontierTip| {
+            let Ok(leads) = crate::protocol::finality::Chains::leads(&all, &w, before, place);
+            leads == Some(true)
+        };
+        let is_last = |place: &FrontierTip| {
+            let mut others = named.tips(&w).iter().filter(|it| *it != place);
+            !others.any(|it| after(*it, *place))
+        };
+        let last: Vec<FrontierTip> = named.tips(&w).iter().copied().filter(is_last).collect();
+        let is_above = |place: FrontierTip| last.iter().any(|it| after(place, *it));
+        let is_final = |place: FrontierTip| last.iter().any(|it| after(*it, place));
+        // By definition: of the entries with one prev, all but one, if that is a last anchor or above.
+        let mut expected = 0;
+        let prevs = log.iter().map(|item| item.prev);
+        for prev in prevs.collect::<std::collections::BTreeSet<_>>() {
+            let counts = last.is_empty() || prev.is_some_and(is_above);
+            let beside = log.iter().filter(|item| item.prev == prev).count();
+            expected += if counts { beside - 1 } else { 0 };
+        }
+        let forks = |node: &Node, log: &[Rc<Item>], more: &[FrontierTip]| {
+            let Ok(finality) = Finality::join([&act], &node.base.tips, node);
+            let tips = [tips(log).as_slice(), more].concat();
+            let Ok(forks) = finality.forks(&w, &tips, node);
+            forks
+        };
+        let kept = |item: &&Rc<Item>| last.is_empty() || is_final(item.at) || is_above(item.at);
+        let late: Vec<Rc<Item>> = log.iter().filter(kept).cloned().collect();
+        assert_eq!(forks(&all, &log, &[]), expected, "seed {seed}");
+        assert_eq!(forks(&with(&late), &late, &[]), expected, "seed {seed}");
+        void += log.len() - late.len();
+        most = most.max(expected);
+        if let [anchor] = last[..] {
+            let above = |item: &&Rc<Item>| is_above(item.at) && item.at != anchor;
+            let above: Vec<Rc<Item>> = log.iter().filter(above).cloned().collect();
+            let mut node = Node::new();
+            node.base.tips.insert(w, anchor);
+            node.receive_all(above.iter().cloned());
+            let more = if above.is_empty() {
+                vec![anchor]
+            } else {
+                vec![]
+            };
+            assert_eq!(forks(&node, &above, &more), expected, "seed {seed}");
+        }
+    }
+    assert!(void > 500 && most > 3, "{void} {most}");
 }

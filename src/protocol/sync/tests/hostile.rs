@@ -396,7 +396,7 @@ fn n2_a_forged_entry_is_refused_alone_and_many_end_the_session() {
 fn n12_an_author_without_end_of_forks_is_asked_for_a_bounded_number_of_times() {
     let own = entry(AUTHOR_A, u64::MAX - 1, Some(EntryId([1; 32])), 10, "/k");
     let far = entry(AUTHOR_A, u64::MAX, Some(EntryId([2; 32])), 10, "/k");
-    let mut session = Session::accept(STORE, [tip_of(&own)].into_iter().collect()).unwrap();
+    let mut session = Session::accept(STORE, Frontier::from_iter([tip_of(&own)])).unwrap();
     session.handle(hello()).unwrap();
     session.handle(tips(&[&far])).unwrap();
     let mut asked = vec![session.on_missing(vec![tip_of(&far)])];

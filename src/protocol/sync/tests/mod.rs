@@ -109,7 +109,7 @@ fn asking(theirs: &[&VerifiedEntry]) -> Session {
 
 /// An acceptor that has `own`, and whose peer sent an empty frontier.
 fn serving(own: &[&VerifiedEntry]) -> Session {
-    let own = own.iter().map(|entry| tip_of(entry)).collect();
+    let own: Frontier = own.iter().map(|entry| tip_of(entry)).collect();
     let mut session = Session::accept(STORE, own).unwrap();
     session.handle(hello()).unwrap();
     let actions = session.handle(tips(&[])).unwrap();
@@ -258,7 +258,7 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
     let theirs = |seq: Seq| entry(AUTHOR_A, seq, Some(id(seq - 1)), 10 * seq, "/k");
     let own = entry(AUTHOR_A, 5000, Some(EntryId([1; 32])), 10, "/k");
     let (newest, other) = (theirs(5003), entry(AUTHOR_B, 1, None, 7, "/b"));
-    let mut session = Session::accept(STORE, [tip_of(&own)].into_iter().collect()).unwrap();
+    let mut session = Session::accept(STORE, Frontier::from_iter([tip_of(&own)])).unwrap();
     session.handle(hello()).unwrap();
     session.handle(tips(&[&newest, &other])).unwrap();
     let both = || {
