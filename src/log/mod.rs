@@ -37,6 +37,7 @@ mod survey;
 mod switch;
 mod sync_times;
 mod torn_tail;
+mod void;
 mod writer;
 
 pub use ancestry::Stretch;
@@ -46,6 +47,7 @@ pub use chunk::{Ahead, AtWork, SharedWalk};
 pub use error::{CannotInstall, CannotPrune, LogDamage, LogError};
 pub use files::LogFiles;
 pub use hole::Hole;
+pub use install::InstallPlan;
 pub use logs::Logs;
 pub use lost_tail::LostTail;
 pub use mark::Mark;
