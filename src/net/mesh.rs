@@ -15,13 +15,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     id::Author,
-    limits::ACK_BRANCHES_MAX,
+    limits::{ACK_BRANCHES_MAX, OWN_TIP_WAIT_MAX},
     net::{
         acks::Acks,
         address::{Addresses, endpoint_id},
         announced::Announced,
         compare_turns::CompareTurns,
         gate::{self, Gate},
+        own_tails::OwnTails,
         peer_status::PeerStatus,
         peer_table::{Peers, Wish},
         proven::Proven,
@@ -68,6 +69,7 @@ pub(super) struct Mesh {
     pub(super) announced: Announced,
     pub(super) turns: Turns,
     pub(super) topics: Topics,
+    pub(super) own_tails: OwnTails,
     // Peers that have a task, see `peer_task::meet_members`; removed when the task ends. Never held
     // across an await; no other lock is taken meanwhile.
     pub(super) kept: Mutex<BTreeSet<Author>>,
@@ -117,6 +119,7 @@ impl Mesh {
             announced: Announced::default(),
             turns: Turns::default(),
             topics: Topics::default(),
+            own_tails: OwnTails::default(),
             kept: Mutex::default(),
             sponsors: Mutex::default(),
             proven: Proven::default(),
@@ -262,6 +265,19 @@ impl Mesh {
                 });
             }
         }
+    }
+
+    /// Lets own writes of `store` wait until a session has brought the end of this node's own log, or for
+    /// `OWN_TIP_WAIT_MAX` if no peer is left that could.
+    pub(super) fn hold_own_writes(self: &Arc<Self>, store: &Store) {
+        if !self.own_tails.hold(store) {
+            return;
+        }
+        let (mesh, id) = (Arc::clone(self), store.id());
+        self.spawn(async move {
+            tokio::time::sleep(OWN_TIP_WAIT_MAX).await;
+            mesh.own_tails.release(&id);
+        });
     }
 
     /// Wakes the task of one connected peer, chosen at random.

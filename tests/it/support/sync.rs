@@ -136,7 +136,8 @@ pub async fn begin<'a>(one: &'a Store, other: &'a Store) -> [Side<'a>; 2] {
     let side = |store, session: Session| Side {
         session: session
             .offering(Store::spent(store))
-            .beginning_at(&store.begins()),
+            .beginning_at(&store.begins())
+            .with_pieces_of(PIECE_BYTES),
         store,
         inbox: VecDeque::new(),
         summary: None,
