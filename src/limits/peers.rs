@@ -12,6 +12,19 @@ pub const ACK_BRANCHES_MAX: usize = 256;
 /// Tips of one author in one ack that are looked up in the log to find out whether its node has an
 /// entry of that author, who has forked. The rest show nothing.
 pub const ACK_LEADS_MAX: usize = 64;
+/// Bytes of a signed ack that is kept and passed on to other members: some 700 tips. A longer one only
+/// comes from its own node.
+pub const ACK_KEPT_BYTES_MAX: usize = 64 << 10;
+/// Acks of other members that are kept, one for each member and store. Of more, those with the lowest ids
+/// of their stores are kept: what is lost is heard again.
+pub const ACKS_KEPT_MAX: usize = 4096;
+/// Bytes of acks of other members in a status, which has own ones, too. The rest goes with the next status.
+pub const ACKS_RELAYED_BYTES_MAX: usize = 256 << 10;
+/// Acks of other members in a status. Those after it are not looked at.
+pub const ACKS_RELAYED_MAX: usize = 1024;
+/// Time between two writes of acks to disk. A crash loses those of this time, which are heard again.
+pub const ACKS_KEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// Bytes of the manifest of a base: one of 10,000 authors and 100 GiB. A longer one is refused, and
 /// no node makes one.
 pub const BASE_MANIFEST_BYTES_MAX: usize = 16 << 20;
@@ -54,6 +67,8 @@ pub const BASES_REMEMBERED_MAX: usize = 64;
 /// take its place.
 pub const BASE_IDLE_MS: u64 = 600_000;
 
+const _: () = assert!(ACK_KEPT_BYTES_MAX <= ACKS_RELAYED_BYTES_MAX);
+const _: () = assert!(2 * ACKS_RELAYED_BYTES_MAX <= STATUS_BYTES_MAX);
 const _: () = assert!(BASE_PIECE_BYTES <= SYNC_FRAME_BYTES_MAX);
 const _: () = assert!(BASE_FLOOR_BYTES >= BASE_PIECE_BYTES as u64);
 const _: () = assert!(BASE_LAST_MIN_MS <= BASE_LAST_MAX_MS);

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     id::Author,
-    limits::{ACK_BRANCHES_MAX, OWN_TIP_WAIT_MAX},
+    limits::{ACK_BRANCHES_MAX, ACKS_RELAYED_BYTES_MAX, ACKS_RELAYED_MAX, OWN_TIP_WAIT_MAX},
     net::{
         acks::Acks,
         address::{Addresses, endpoint_id},
@@ -356,6 +356,32 @@ impl Mesh {
         .collect()
     }
 
+    /// Returns the latest acks of other members that `node` may not have, `bytes_max` bytes at most. Those that
+    /// are returned count as sent, until there is a new connection to `node`.
+    pub(super) fn relayed_acks(&self, node: &Author, bytes_max: usize) -> Vec<Bytes> {
+        let acks = self.node.signed_acks();
+        let mut room = bytes_max.min(ACKS_RELAYED_BYTES_MAX);
+        self.peers.with_relayed(node, |relayed| {
+            let mut sent = Vec::new();
+            for ack in acks.into_iter().filter(|ack| ack.node != *node) {
+                let key = (ack.store, ack.node);
+                if relayed.get(&key).is_some_and(|place| *place >= ack.place) {
+                    continue;
+                }
+                let Some(left) = room.checked_sub(ack.bytes.len() + ACK_FRAME_BYTES) else {
+                    break;
+                };
+                if sent.len() >= ACKS_RELAYED_MAX {
+                    break;
+                }
+                room = left;
+                relayed.insert(key, ack.place);
+                sent.push(ack.bytes);
+            }
+            sent
+        })
+    }
+
     /// Keeps an ack if it is of a member, of an open store and says anything new; only then its
     /// signature is checked. False when that is wrong. Of each author that this node knows it keeps
     /// `ACK_BRANCHES_MAX` tips, of others none: so the memory is bounded.
@@ -370,9 +396,9 @@ impl Mesh {
         let bytes = claimed.encode();
         match claimed.verify() {
             Ok(ack) => {
-                let claimed = self.claimed(&ack, bytes);
+                let claimed = self.claimed(&ack, bytes.clone());
                 let ack = self.known_part(ack, &store);
-                self.node.hear_ack(&ack);
+                self.node.keep_ack(&ack, bytes);
                 if self.acks.take(&ack)
                     && let Some(claimed) = claimed
                 {
@@ -403,9 +429,9 @@ impl Mesh {
         let bytes = claimed.encode();
         match claimed.verify() {
             Ok(ack) => {
-                let claimed = self.claimed(&ack, bytes);
+                let claimed = self.claimed(&ack, bytes.clone());
                 let ack = self.known_part(ack, &store);
-                self.node.hear_ack(&ack);
+                self.node.keep_ack(&ack, bytes);
                 self.acks.restart(&ack);
                 if let Some(claimed) = claimed {
                     self.roots.hear(claimed);

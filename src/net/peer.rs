@@ -72,6 +72,8 @@ pub(super) struct Peer {
     pub(super) syncs: Arc<Semaphore>,
     // A permit for a comparison that it has opened. Never closed.
     pub(super) compares: Arc<Semaphore>,
+    // Places of the acks of other members that were sent to it. Emptied by each new connection.
+    pub(super) relayed: BTreeMap<(StoreId, Author), AckPlace>,
     // Notified by a connection, an address or a wish to sync. The peer's task waits for it while it
     // has no connection.
     pub(super) wake: Arc<Notify>,
@@ -138,6 +140,7 @@ impl Default for Peer {
             status_turn: Arc::default(),
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
             compares: Arc::new(Semaphore::new(1)),
+            relayed: BTreeMap::new(),
             wake: Arc::default(),
             wanted: Arc::default(),
             due: Arc::default(),

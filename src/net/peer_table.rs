@@ -70,6 +70,7 @@ impl Peers {
             peer.has_stopped = false;
             // Comparisons over a dead connection have changed nothing.
             peer.lag = Lag::default();
+            peer.relayed.clear();
             peer.error = None;
             peer.wake.notify_one();
             peer.came.notify_waiters();
@@ -297,6 +298,15 @@ impl Peers {
     pub(super) fn begin_compare(&self, node: &Author) -> Option<OwnedSemaphorePermit> {
         let compares = self.with(node, |peer| Arc::clone(&peer.compares));
         compares.try_acquire_owned().ok()
+    }
+
+    /// Calls `choose` with the places of the acks of other members that were sent to `node`.
+    pub(super) fn with_relayed<T>(
+        &self,
+        node: &Author,
+        choose: impl FnOnce(&mut BTreeMap<(StoreId, Author), AckPlace>) -> T,
+    ) -> T {
+        self.with(node, |peer| choose(&mut peer.relayed))
     }
 
     /// Notes that a message of `node` came, and how far ahead its clock is if the message has it.
