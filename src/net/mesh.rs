@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    id::Author,
+    id::{Author, StoreId},
     limits::{ACK_BRANCHES_MAX, ACKS_RELAYED_BYTES_MAX, ACKS_RELAYED_MAX, OWN_TIP_WAIT_MAX},
     net::{
-        acks::Acks,
+        acks::{Acks, Apart},
         address::{Addresses, endpoint_id},
         announced::Announced,
         compare_turns::CompareTurns,
@@ -357,9 +357,14 @@ impl Mesh {
     }
 
     /// Returns the latest acks of other members that `node` may not have, `bytes_max` bytes at most. Those that
-    /// are returned count as sent, until there is a new connection to `node`.
+    /// it can use count as sent, until there is a new connection to it: it has the members that this node
+    /// has, and the store.
     pub(super) fn relayed_acks(&self, node: &Author, bytes_max: usize) -> Vec<Bytes> {
         let acks = self.node.signed_acks();
+        let has_members = matches!(self.acks.apart(&self.node.root(), node), Apart::InStep);
+        let stores = self.node.shared_stores().into_iter();
+        let used = stores.filter(|store| has_members && self.acks.ahead(store, node).is_some());
+        let used: BTreeSet<StoreId> = used.map(|store| store.id()).collect();
         let mut room = bytes_max.min(ACKS_RELAYED_BYTES_MAX);
         self.peers.with_relayed(node, |relayed| {
             let mut sent = Vec::new();
@@ -375,7 +380,9 @@ impl Mesh {
                     break;
                 }
                 room = left;
-                relayed.insert(key, ack.place);
+                if used.contains(&ack.store) {
+                    relayed.insert(key, ack.place);
+                }
                 sent.push(ack.bytes);
             }
             sent
@@ -387,7 +394,10 @@ impl Mesh {
     /// `ACK_BRANCHES_MAX` tips, of others none: so the memory is bounded.
     pub(super) fn take_ack(&self, claimed: ClaimedAck) -> bool {
         let claim = claimed.claim();
-        if !self.gate.admits(&claim.node) || !self.acks.is_news(claim) {
+        // The gate learns of a new member a moment later.
+        let is_member = || self.node.members().role(&claim.node).is_some();
+        let is_let_in = self.gate.admits(&claim.node) || is_member();
+        if !is_let_in || !self.acks.is_news(claim) {
             return true;
         }
         let Some(store) = self.node.shared_store(&claim.store) else {

@@ -53,6 +53,9 @@ struct SignedAcks {
     unwritten: BTreeSet<(StoreId, Author)>,
 }
 
+/// A signed ack on disk, with the store that it is about and its node.
+pub(in crate::node) type KeptAck = ((StoreId, Author), Bytes);
+
 /// Acks that have changed since the last write to disk; `None` for one that is to be removed there.
 pub(in crate::node) type UnwrittenAcks = Vec<((StoreId, Author), Option<Bytes>)>;
 
@@ -100,7 +103,7 @@ impl HeardAcks {
 
     /// Takes acks that were read from the disk. Those that are not signed by their node are left out, and
     /// removed there.
-    pub(in crate::node) fn read(&self, acks: Vec<((StoreId, Author), Bytes)>) {
+    pub(in crate::node) fn read(&self, acks: Vec<KeptAck>) {
         for (key, bytes) in acks {
             let opened = Ack::open(bytes.clone()).ok();
             let ack = opened.filter(|ack| (ack.store, ack.node) == key && !ack.is_part);

@@ -16,7 +16,7 @@ use crate::{
     node::{
         data_dir::{META, store_ids},
         error::OpenError,
-        heard_acks::UnwrittenAcks,
+        heard_acks::{KeptAck, UnwrittenAcks},
         identity::random,
         meta::{
             rebuild::{self, Rebuilt},
@@ -288,7 +288,7 @@ impl Meta {
     ///
     /// # Errors
     /// `Io`, `Unusable`.
-    pub(in crate::node) fn acks(&self) -> Result<Vec<((StoreId, Author), Bytes)>, OpenError> {
+    pub(in crate::node) fn acks(&self) -> Result<Vec<KeptAck>, OpenError> {
         let rows = self.file.read(|read| {
             let table = match read.open_table(ACKS_TABLE) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),

@@ -365,7 +365,7 @@ async fn damage_anywhere_in_a_log_keeps_no_base_out() {
         }
     }
     assert!(
-        damaged > 20 && installed > 20,
+        damaged > 5 && installed > 20,
         "{damaged}, {installed} installed"
     );
 }
@@ -603,28 +603,17 @@ async fn newest_of_two_bases_is_taken_and_its_parts_stay() {
     let mut taker = Chains::with(0).await;
     let older = trust(&taker, &old);
     let newer = trust(&taker, &new);
-    let has_come = |sides: &[Side<'_>; 2]| {
-        let taken = sides[0].taken.as_ref();
-        taken.map_or(0, |taken| taken.progress().parts)
-    };
-    let mut parts = 0;
+    let mut before = 0;
     // The store is opened again between the two attempts of the second round.
     for is_opened_again in [false, true] {
         let mut sides = begin(&taker.store, &new.store).await;
         let is_end = |it: &Message| matches!(it, Message::Part { last: true, .. });
-        let mut was_end = false;
-        let done = drive(&mut sides, |_, inbox| {
-            // The end of a part was next, and is handled now.
-            let is_next = inbox.front().is_some_and(is_end);
-            std::mem::replace(&mut was_end, is_next) && !is_next
-        });
+        // All of a part has come but its end.
+        let done = drive(&mut sides, |_, inbox| inbox.front().is_some_and(is_end));
         assert!(!done.await.unwrap(), "it has ended");
-        let here = has_come(&sides);
-        assert!(
-            here >= parts && here > 0,
-            "{here} of {parts} parts are here"
-        );
-        parts = here;
+        let here = sides[0].taken.as_ref().unwrap().progress().bytes;
+        assert!(here >= before && here > 0, "{here} bytes after {before}");
+        before = here;
         drop(sides);
         if is_opened_again {
             taker.reopen().await;

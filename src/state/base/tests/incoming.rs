@@ -445,7 +445,7 @@ fn n1_part_whose_chunks_are_too_long_or_too_short_is_refused_by_its_index() {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let manifest = BaseManifest {
             parts: vec![info],
-            ..manifest(0)
+            ..manifest(5)
         };
         let bytes = manifest.encode_for_peers();
         let manifest = BaseManifest::of_peer(&bytes).unwrap();
