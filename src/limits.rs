@@ -4,6 +4,10 @@
 
 use std::time::Duration;
 
+mod peers;
+
+pub use peers::*;
+
 /// Bytes of a key. Small enough that a row of the state fits a page with room for its heads. A
 /// longer key is refused.
 pub const KEY_BYTES_MAX: usize = 4096;
@@ -442,12 +446,6 @@ pub const STATUSES_RESERVE: u32 = 16;
 pub const ACK_TIPS_MAX: usize = (GOSSIP_ENTRY_BYTES_MAX - 256) / ACK_TIP_BYTES_MAX;
 /// Bytes of such a tip: two ids, a place, and their frames.
 pub const ACK_TIP_BYTES_MAX: usize = 2 * 34 + 8 + 3;
-/// Acks in one gossip message or status that a node keeps for one author: its branches. More show
-/// nothing.
-pub const ACK_BRANCHES_MAX: usize = 256;
-/// Tips of one author in one ack that are looked up in the log to find out whether its node has an
-/// entry of that author, who has forked. The rest show nothing.
-pub const ACK_LEADS_MAX: usize = 64;
 /// Shortest time between two announcements of entries that do not fit a message.
 pub const ANNOUNCE_EVERY: Duration = Duration::from_millis(20);
 

@@ -25,7 +25,12 @@ use data_encoding::HEXLOWER;
 use crate::{
     disk::{Disk, Open},
     id::{Author, EntryId, Seq},
-    log::{LogError, error::file_error},
+    log::{
+        LogError,
+        error::file_error,
+        files::remove_if_there,
+        void::{self, Voids},
+    },
     protocol::{anchor::Anchor, frontier::Frontier, hlc::Hlc},
 };
 
@@ -212,12 +217,16 @@ impl Begins {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             names => names.map_err(failed)?,
         };
-        let names = names.iter().filter_map(|name| name.to_str());
-        let prepared: Vec<_> = names.filter(|name| name.starts_with(PREPARED)).collect();
+        let names: Vec<_> = names.iter().filter_map(|name| name.to_str()).collect();
+        let prepared = names.iter().filter(|name| name.starts_with(PREPARED));
+        let prepared: Vec<_> = prepared.copied().collect();
         let (current, mut adopted) = (Self::read(disk, dir)?, false);
-        for name in &prepared {
-            let is_of_newest = newest.is_some_and(|base| prepared_name(base) == **name);
+        for name in prepared.iter().copied() {
+            let is_of_newest = newest.is_some_and(|base| prepared_name(base) == *name);
             if is_of_newest && Self::read_from(disk, dir, name)?.is_after(&current) {
+                if let Some(base) = newest {
+                    Voids::set_prepared_aside(disk, dir, base)?;
+                }
                 disk.rename(&dir.join(name), &dir.join(NAME))
                     .map_err(failed)?;
                 adopted = true;
@@ -225,7 +234,12 @@ impl Begins {
                 remove_if_there(disk, &dir.join(name)).map_err(failed)?;
             }
         }
-        if !prepared.is_empty() {
+        // These are of no use without the rows.
+        let lists: Vec<_> = names.iter().filter(|name| void::is_list(name)).collect();
+        for name in &lists {
+            remove_if_there(disk, &dir.join(name)).map_err(failed)?;
+        }
+        if !prepared.is_empty() || !lists.is_empty() {
             disk.sync_dir(dir).map_err(failed)?;
         }
         Ok(adopted)
@@ -361,14 +375,6 @@ fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
     file.read_at(&mut bytes, 0)?;
     Ok(bytes)
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    match disk.remove(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 fn prepared_name(base: &[u8; 32]) -> String {

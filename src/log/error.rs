@@ -138,15 +138,6 @@ pub enum CannotInstall {
         /// Last entry that was removed here, inclusive.
         seq: Seq,
     },
-    /// The author has several branches here, or this node's own log has a branch, that are not part of the
-    /// base and left its entries before the anchor.
-    #[error("the log of {} has forked before entry {seq}, up to which the base goes", author.short())]
-    Forked {
-        /// Author of the log.
-        author: Author,
-        /// Seq of the anchor.
-        seq: Seq,
-    },
     /// This node's own log ends before the anchor, though it was not lost: it may have entries that the
     /// base does not have.
     #[error(
@@ -158,9 +149,6 @@ pub enum CannotInstall {
         /// The last own entry in the base.
         theirs: Seq,
     },
-    /// The log is damaged at the anchor or right behind it.
-    #[error("{0}")]
-    Damaged(LogDamage),
     /// All entries of the base are here: it would only take their place.
     #[error("all entries of the base are here")]
     NothingLacked,

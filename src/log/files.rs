@@ -247,3 +247,11 @@ impl DiskFile for LazyFile {
         }
     }
 }
+
+/// Removes a file, if it is there.
+pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}

@@ -13,19 +13,37 @@ use crate::{
         Begin, Begins, Branch, CannotInstall, LogError, Logs, Pruning, Shape,
         begin::BeginRow,
         error::file_error,
+        record::Record,
         segments::{self, Segments},
+        void::Voids,
         writer::Writer,
     },
     protocol::anchor::Anchor,
 };
+
+/// Where logs will begin, and which branches are no part of them any more.
+#[derive(Debug)]
+pub struct InstallPlan {
+    begins: Begins,
+    voids: Voids,
+}
+
+// A branch that goes on at an anchor.
+struct Holder {
+    branch: Arc<Branch>,
+    // Set if neither the anchor nor the entry after it can be read: where the unreadable bytes begin. That
+    // the branch has the anchor is not known then, but no other one here can have it.
+    hidden_at: Option<u64>,
+}
 
 impl Logs {
     /// Returns where logs would begin with a base that has all entries at and before `anchors`, one for
     /// each author. `keeps`: the author whose log must not end before its anchor, unless it is empty.
     /// `arrived_ms`: when the base arrived.
     ///
-    /// The inner error says why this is not possible. Unless `is_trial`, makes an empty file for each author
-    /// without a log.
+    /// Damage at or before an anchor does not matter any more, and branches that left before it are void.
+    /// The inner error says why the base cannot be installed. Unless `is_trial`, makes an empty file for
+    /// each author without a log.
     ///
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`.
@@ -35,7 +53,7 @@ impl Logs {
         keeps: Option<Author>,
         arrived_ms: u64,
         is_trial: bool,
-    ) -> Result<Result<Begins, CannotInstall>, LogError> {
+    ) -> Result<Result<InstallPlan, CannotInstall>, LogError> {
         let mut begins = self.begins.clone();
         for (author, here) in self.begins.anchors().iter() {
             let of_base = anchors.iter().find(|(it, _)| *it == author);
@@ -46,7 +64,7 @@ impl Logs {
                 return Ok(Err(CannotInstall::Apart { author, seq }));
             }
         }
-        let mut lacks = false;
+        let (mut lacks, mut voids) = (false, Vec::new());
         for (author, anchor) in anchors {
             if self.begins.anchors().tips(author).contains(&anchor.tip()) {
                 continue;
@@ -56,8 +74,10 @@ impl Logs {
                 Err(LogError::Damaged(_)) => true,
                 Err(error) => return Err(error),
             };
-            match self.row_at(author, anchor, keeps == Some(*author), arrived_ms) {
-                Ok(Ok((number, row))) => {
+            let holder = self.holder(author, anchor)?;
+            match self.row_at(author, anchor, holder.as_ref(), keeps, arrived_ms)? {
+                Ok((number, row)) => {
+                    voids.extend(self.voids(author, anchor, holder.as_ref(), number)?);
                     let number = match number {
                         Some(number) => number,
                         None if is_trial => 0,
@@ -66,16 +86,53 @@ impl Logs {
                     begins.0.retain(|(other, _number), _row| other != author);
                     begins.0.insert((*author, number), row);
                 }
-                Ok(Err(cannot)) => return Ok(Err(cannot)),
-                Err(LogError::Damaged(found)) => return Ok(Err(CannotInstall::Damaged(found))),
-                Err(error) => return Err(error),
+                Err(cannot) => return Ok(Err(cannot)),
             }
         }
         // Else any member could have this node drop its history.
         if !lacks && !anchors.is_empty() {
             return Ok(Err(CannotInstall::NothingLacked));
         }
-        Ok(Ok(begins))
+        let voids = Voids(voids);
+        Ok(Ok(InstallPlan { begins, voids }))
+    }
+
+    // Returns the branch that has the anchor.
+    fn holder(&self, author: &Author, anchor: &Anchor) -> Result<Option<Holder>, LogError> {
+        match self.reader().branch_of(author, anchor.tip()) {
+            Ok(found) => {
+                return Ok(found.map(|branch| Holder {
+                    branch,
+                    hidden_at: None,
+                }));
+            }
+            Err(LogError::Damaged(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut hidden = None;
+        for branch in self.reader().of(author) {
+            let damage = match branch.header(anchor.seq) {
+                // Another entry, or another part of the log.
+                Ok(_other) => continue,
+                Err(LogError::Damaged(damage)) => damage,
+                Err(error) => return Err(error),
+            };
+            // The entry after the anchor names it.
+            match branch.entry(anchor.seq.saturating_add(1)) {
+                Ok(Some((next, _record))) if next.header.prev == Some(anchor.id) => {
+                    let hidden_at = None;
+                    return Ok(Some(Holder { branch, hidden_at }));
+                }
+                // The newest entry, whose id is known, is another one; or the next names another one.
+                Ok(_other) => {}
+                Err(LogError::Damaged(_)) => {
+                    let hidden_at = Some(damage.offset);
+                    hidden.get_or_insert(Holder { branch, hidden_at });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(hidden)
     }
 
     // Returns the number of the branch that goes on at the anchor, `None` for a new one, and its row.
@@ -83,40 +140,32 @@ impl Logs {
         &self,
         author: &Author,
         anchor: &Anchor,
-        is_kept: bool,
+        holder: Option<&Holder>,
+        keeps: Option<Author>,
         arrived_ms: u64,
     ) -> Result<Result<(Option<u32>, BeginRow), CannotInstall>, LogError> {
-        let forked = CannotInstall::Forked {
-            author: *author,
-            seq: anchor.seq,
-        };
         let begin = |offset, arrived_ms| Begin {
             anchor: *anchor,
             arrived_ms,
             offset,
         };
-        let branches = self.reader().of(author);
-        if let Some(branch) = self.reader().branch_of(author, anchor.tip())? {
-            let mut others = branches.iter().filter(|it| it.number != branch.number);
-            if others.any(|other| other.first <= anchor.seq) {
-                return Ok(Err(forked));
-            }
-            let next = anchor.seq.saturating_add(1);
-            let record = branch.header(anchor.seq)?;
-            let next = branch.header(next)?.map(|next| next.offset);
-            let offset = next.or(record.as_ref().map(|record| record.end()));
+        let row_of = |branch: &Branch, begin| BeginRow {
+            first: branch.first,
+            forked_from: branch.forked_from,
+            begin,
+        };
+        if let Some(Holder { branch, hidden_at }) = holder {
+            let next = readable(branch.header(anchor.seq.saturating_add(1)))?;
+            let record = readable(branch.header(anchor.seq))?;
+            let offset = next.map(|next| next.offset);
+            let offset = offset.or(record.as_ref().map(Record::end));
+            let offset = offset.or(*hidden_at).unwrap_or(branch.end());
             let arrived_ms = record.map_or(arrived_ms, |record| record.header.arrived_ms);
-            let row = BeginRow {
-                first: branch.first,
-                forked_from: branch.forked_from,
-                begin: begin(offset.unwrap_or(branch.end()), arrived_ms),
-            };
+            let row = row_of(branch, begin(offset, arrived_ms));
             return Ok(Ok((Some(branch.number), row)));
         }
-        let [only] = branches.as_slice() else {
-            if !branches.is_empty() {
-                return Ok(Err(forked));
-            }
+        let branches = self.reader().of(author);
+        let Some(first) = branches.first() else {
             let row = BeginRow {
                 first: 1,
                 forked_from: None,
@@ -124,30 +173,61 @@ impl Logs {
             };
             return Ok(Ok((None, row)));
         };
-        match only.tip() {
-            // Its entries below the anchor are void: they left the final ones. Others drop them.
-            Some(tip) if is_kept && tip.seq >= anchor.seq => Ok(Err(forked)),
-            Some(tip) if is_kept => Ok(Err(CannotInstall::OwnLogBehind {
-                ours: tip.seq,
-                theirs: anchor.seq,
-            })),
-            _behind_or_void => {
-                let row = BeginRow {
-                    first: only.first,
-                    forked_from: only.forked_from,
-                    begin: begin(only.end(), arrived_ms),
-                };
-                Ok(Ok((Some(only.number), row)))
-            }
+        let tips = branches.iter().filter_map(|branch| branch.tip());
+        let ours = tips.map(|tip| tip.seq).max().unwrap_or(0);
+        if keeps == Some(*author) && ours < anchor.seq {
+            let theirs = anchor.seq;
+            return Ok(Err(CannotInstall::OwnLogBehind { ours, theirs }));
         }
+        // It ends before the anchor, or its entries from some place before it on are void. The name of its
+        // file is used again.
+        let row = row_of(first, begin(first.end(), arrived_ms));
+        Ok(Ok((Some(first.number), row)))
     }
 
-    /// Keeps the rows that `plan_install` has found, for when the base with this hash is the newest one.
-    /// Durable on return.
+    // Returns the branches of `author` that left before the anchor, directly or with another one. `kept` is
+    // the number of the one that goes on.
+    fn voids(
+        &self,
+        author: &Author,
+        anchor: &Anchor,
+        holder: Option<&Holder>,
+        kept: Option<u32>,
+    ) -> Result<Vec<(Author, u32)>, LogError> {
+        let branches = self.reader().of(author);
+        let mut voids = Vec::new();
+        for branch in branches.iter().filter(|it| Some(it.number) != kept) {
+            let mut at = Arc::clone(branch);
+            let is_void = loop {
+                let left = at.left().filter(|left| left.seq >= anchor.seq);
+                let Some(left) = left else { break true };
+                match self.reader().branch_of(author, left) {
+                    // Each branch left another one at a lower place than its own.
+                    Ok(Some(parent)) if parent.first < at.first => at = parent,
+                    Ok(_none) => break true,
+                    // It left a part that cannot be read now; what is above the anchor stays.
+                    Err(LogError::Damaged(_)) => break holder.is_none(),
+                    Err(error) => return Err(error),
+                }
+                if Some(at.number) == kept {
+                    break holder.is_none();
+                }
+            };
+            if is_void {
+                voids.push((*author, branch.number));
+            }
+        }
+        Ok(voids)
+    }
+
+    /// Keeps what `plan_install` has found, for when the base with this hash is the newest one. Durable on
+    /// return.
     ///
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`.
-    pub fn prepare_install(&self, begins: &Begins, base: &[u8; 32]) -> Result<(), LogError> {
+    pub fn prepare_install(&self, plan: &InstallPlan, base: &[u8; 32]) -> Result<(), LogError> {
+        let InstallPlan { begins, voids } = plan;
+        voids.prepare(self.disk.as_ref(), &self.dir, base)?;
         begins.prepare(self.disk.as_ref(), &self.dir, base)
     }
 
@@ -156,7 +236,8 @@ impl Logs {
     /// # Errors
     /// `Io`, `NoDescriptor`.
     pub fn forget_install(&self, base: &[u8; 32]) -> Result<(), LogError> {
-        Begins::remove_prepared(self.disk.as_ref(), &self.dir, base)
+        Begins::remove_prepared(self.disk.as_ref(), &self.dir, base)?;
+        Voids::remove_prepared(self.disk.as_ref(), &self.dir, base)
     }
 
     /// Makes the logs begin as `prepare_install` has kept; the base with this hash is the newest one.
@@ -170,10 +251,17 @@ impl Logs {
     /// When entries are staged.
     pub fn install(
         &mut self,
-        begins: Begins,
+        plan: InstallPlan,
         base: &[u8; 32],
     ) -> Result<(Pruning, Result<(), LogError>), LogError> {
+        let InstallPlan { begins, voids } = plan;
+        for key in &voids.0 {
+            self.writers.remove(key);
+            self.reader().remove(&key.0, key.1);
+        }
+        voids.set_aside(self.disk.as_ref(), &self.dir)?;
         Begins::put_prepared(self.disk.as_ref(), &self.dir, base)?;
+        Voids::remove_prepared(self.disk.as_ref(), &self.dir, base)?;
         for ((author, number), row) in &begins.0 {
             if self.writers.contains_key(&(*author, *number)) {
                 continue;
@@ -207,5 +295,13 @@ impl Logs {
             shape: RwLock::new(shape),
         });
         Ok(Writer::new(branch, segments, 0, false))
+    }
+}
+
+// Returns `None` for a frame that cannot be read.
+fn readable(read: Result<Option<Record>, LogError>) -> Result<Option<Record>, LogError> {
+    match read {
+        Err(LogError::Damaged(_)) => Ok(None),
+        read => read,
     }
 }

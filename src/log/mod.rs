@@ -38,6 +38,7 @@ mod survey;
 mod switch;
 mod sync_times;
 mod torn_tail;
+mod void;
 mod writer;
 
 pub use ancestry::Stretch;
@@ -48,6 +49,7 @@ pub use error::{CannotInstall, CannotPrune, LogDamage, LogError};
 pub use files::LogFiles;
 pub(crate) use fork_proof::may_be_spent;
 pub use hole::Hole;
+pub use install::InstallPlan;
 pub use logs::Logs;
 pub use lost_tail::LostTail;
 pub use mark::Mark;

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use crate::{
     id::Author,
     log::{
-        Begin, Begins, Branch, LogError, Logs, begin::remove_if_there, error::file_error,
+        Begin, Begins, Branch, LogError, Logs, error::file_error, files::remove_if_there,
         segments::Dropped,
     },
 };

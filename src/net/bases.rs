@@ -1,11 +1,15 @@
 //! The bases of a sync: the one that the peer gets, and the one that comes from it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
-    limits::SYNC_FRAME_BYTES_MAX,
-    net::error::PeerError,
-    protocol::sync::{Action, PartName, Session},
+    id::Author,
+    limits::BASE_PIECE_BYTES,
+    net::{error::PeerError, mesh::Mesh},
+    protocol::sync::{Action, Message, PartName, RateFloor, Session, TooSlow},
     state::OutgoingPart,
     store::{OfferedBase, Store, TakeBaseError, TakenBase},
 };
@@ -18,13 +22,19 @@ pub(super) enum Source {
 }
 
 /// The bases of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bases {
     // The base that the peer gets, as it was when the peer asked for it.
     offered: Option<OfferedBase>,
     // The base that comes from the peer.
     taken: Option<TakenBase>,
-    /// Why the base of the peer was not taken.
+    // The installation of that base. It goes on without the session.
+    installing: Option<JoinHandle<Result<(), TakeBaseError>>>,
+    // Counts what comes of it.
+    floor: RateFloor,
+    // Zero of the clock of `floor`.
+    began: Instant,
+    /// Why the base of the peer was not taken, or will not be if one is needed.
     pub(super) refused: Option<String>,
 }
 
@@ -35,6 +45,80 @@ pub(super) struct BaseFailure {
 }
 
 impl Bases {
+    /// Begins a session of `store` with `node`. A base is not asked for while another peer gives one, and
+    /// while this peer is asked last.
+    pub(super) fn of(mesh: &Mesh, node: &Author, store: &Store) -> Self {
+        let refused = if store.is_taking_base() {
+            Some(TakeBaseError::Busy.to_string())
+        } else if mesh.peers.asks_for_base(node) {
+            None
+        } else {
+            Some("it has failed to give a base, so other peers are asked first".to_owned())
+        };
+        Self {
+            offered: None,
+            taken: None,
+            installing: None,
+            floor: RateFloor::default(),
+            began: Instant::now(),
+            refused,
+        }
+    }
+
+    /// Returns the session, which takes no base if none is to be asked for.
+    pub(super) fn limit(&self, session: Session) -> Session {
+        match self.refused {
+            Some(_) => session.without_base(),
+            None => session,
+        }
+    }
+
+    /// Notes that this side waits for something of the base. Returns how long it may.
+    pub(super) fn wait(&mut self) -> Duration {
+        Duration::from_millis(self.floor.wait(self.now_ms()))
+    }
+
+    /// Counts a message that has come; `None` when none came for as long as `wait` has returned.
+    ///
+    /// # Errors
+    /// The peer is too slow.
+    pub(super) fn come(&mut self, message: Option<&Message>) -> Result<(), PeerError> {
+        let bytes = match message {
+            Some(Message::Manifest { piece, .. } | Message::Part { piece, .. }) => piece.len(),
+            Some(_other) => return Ok(()),
+            None => 0,
+        };
+        let come = self.floor.come(bytes as u64, self.now_ms());
+        come.map_err(|slow: TooSlow| PeerError::Base {
+            what: slow.to_string(),
+        })
+    }
+
+    /// Returns whether something of the peer's base has come, and not all.
+    pub(super) fn is_coming(&self) -> bool {
+        self.taken.is_some()
+    }
+
+    /// Returns whether the base is being installed.
+    pub(super) fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// Waits for the end of the installation. Cancel-safe.
+    pub(super) async fn installed(&mut self) -> Result<(), BaseFailure> {
+        let Some(installing) = &mut self.installing else {
+            return std::future::pending().await;
+        };
+        let installed = installing.await;
+        self.installing = None;
+        let installed = installed.map_err(|panic| BaseFailure::own(PeerError::own(panic)))?;
+        installed.map_err(BaseFailure::of)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Does `Action::ReadBase`.
     pub(super) fn offer(&mut self, store: &Store, session: &mut Session) -> Source {
         self.offered = store.offered_base();
@@ -64,9 +148,6 @@ impl Bases {
         manifest: &Bytes,
         session: &mut Session,
     ) -> Result<Vec<Action>, BaseFailure> {
-        if self.refused.is_some() {
-            return Ok(session.on_base_refused());
-        }
         match store.take_base(manifest, session.their_begins()).await {
             Ok(taken) => {
                 self.taken = Some(taken);
@@ -95,14 +176,17 @@ impl Bases {
         }
     }
 
-    /// Does `Action::Install`.
-    pub(super) async fn install(
-        &mut self,
-        session: &mut Session,
-    ) -> Result<Vec<Action>, BaseFailure> {
+    /// Returns whether the base that has come goes on after the end of the log of `author` here.
+    pub(super) fn is_ahead_of(&self, author: &Author) -> bool {
+        self.taken
+            .as_ref()
+            .is_some_and(|taken| taken.is_ahead_of(author))
+    }
+
+    /// Does `Action::Install`: `installed` waits for its end.
+    pub(super) fn install(&mut self) {
         let taken = self.taken.take().expect("a base was checked");
-        taken.install().await.map_err(BaseFailure::of)?;
-        Ok(session.on_installed())
+        self.installing = Some(tokio::spawn(taken.install()));
     }
 
     async fn ask(&mut self, session: &mut Session) -> Result<Vec<Action>, BaseFailure> {
@@ -150,12 +234,10 @@ impl Source {
     pub(super) fn next_piece(&mut self) -> Result<Option<Bytes>, PeerError> {
         match self {
             Self::Manifest(rest) => {
-                let piece = rest.split_to(rest.len().min(SYNC_FRAME_BYTES_MAX));
+                let piece = rest.split_to(rest.len().min(BASE_PIECE_BYTES));
                 Ok((!piece.is_empty()).then_some(piece))
             }
-            Self::Part(part) => part
-                .next_piece(SYNC_FRAME_BYTES_MAX)
-                .map_err(PeerError::own),
+            Self::Part(part) => part.next_piece(BASE_PIECE_BYTES).map_err(PeerError::own),
         }
     }
 }

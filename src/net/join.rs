@@ -181,8 +181,17 @@ async fn first_sync(
     if mesh.node.members().role(&mesh.node.id()).is_none() {
         return Err(PeerError::NotAMember);
     }
+    // A member whose disk was lost: its own logs come back with the entries of the others.
+    let was_member = root.frontier().seq(&mesh.node.id()) > 0;
     mesh.node.introduce().await.map_err(PeerError::own)?;
     stores::open_listed(mesh).await.map_err(PeerError::own)?;
+    if was_member {
+        let others = mesh.node.shared_stores().into_iter();
+        for store in others.filter(|store| store.id() != root.id()) {
+            mesh.hold_own_writes(&store);
+        }
+    }
+    let mut refused = None;
     // The root store again: the keys that this node wrote about itself go to the sponsor.
     for store in mesh.node.shared_stores() {
         match sync_one(mesh, sponsor, &connection, &store, events).await {
@@ -190,10 +199,14 @@ async fn first_sync(
             // This node brought it. The sponsor opens it once it has the keys that list it, and the
             // net goes on from there.
             Err(PeerError::NoStore) if store.id() != root.id() => {}
+            // The other stores need not wait for a base that is not taken.
+            Err(error @ PeerError::Base { .. }) => {
+                refused.get_or_insert(error);
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(entries)
+    refused.map_or(Ok(entries), Err)
 }
 
 async fn sync_one(

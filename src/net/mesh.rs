@@ -14,14 +14,15 @@ use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    id::Author,
-    limits::ACK_BRANCHES_MAX,
+    id::{Author, StoreId},
+    limits::{ACK_BRANCHES_MAX, ACKS_RELAYED_BYTES_MAX, ACKS_RELAYED_MAX, OWN_TIP_WAIT_MAX},
     net::{
-        acks::Acks,
+        acks::{Acks, Apart},
         address::{Addresses, endpoint_id},
         announced::Announced,
         compare_turns::CompareTurns,
         gate::{self, Gate},
+        own_tails::OwnTails,
         peer_status::PeerStatus,
         peer_table::{Peers, Wish},
         proven::Proven,
@@ -68,6 +69,7 @@ pub(super) struct Mesh {
     pub(super) announced: Announced,
     pub(super) turns: Turns,
     pub(super) topics: Topics,
+    pub(super) own_tails: OwnTails,
     // Peers that have a task, see `peer_task::meet_members`; removed when the task ends. Never held
     // across an await; no other lock is taken meanwhile.
     pub(super) kept: Mutex<BTreeSet<Author>>,
@@ -117,6 +119,7 @@ impl Mesh {
             announced: Announced::default(),
             turns: Turns::default(),
             topics: Topics::default(),
+            own_tails: OwnTails::default(),
             kept: Mutex::default(),
             sponsors: Mutex::default(),
             proven: Proven::default(),
@@ -264,6 +267,19 @@ impl Mesh {
         }
     }
 
+    /// Lets own writes of `store` wait until a session has brought the end of this node's own log, or for
+    /// `OWN_TIP_WAIT_MAX` if no peer is left that could.
+    pub(super) fn hold_own_writes(self: &Arc<Self>, store: &Store) {
+        if !self.own_tails.hold(store) {
+            return;
+        }
+        let (mesh, id) = (Arc::clone(self), store.id());
+        self.spawn(async move {
+            tokio::time::sleep(OWN_TIP_WAIT_MAX).await;
+            mesh.own_tails.release(&id);
+        });
+    }
+
     /// Wakes the task of one connected peer, chosen at random.
     pub(super) fn want_sync_any(&self) {
         let online = self.peers.online();
@@ -340,12 +356,48 @@ impl Mesh {
         .collect()
     }
 
+    /// Returns the latest acks of other members that `node` may not have, `bytes_max` bytes at most. Those that
+    /// it can use count as sent, until there is a new connection to it: it has the members that this node
+    /// has, and the store.
+    pub(super) fn relayed_acks(&self, node: &Author, bytes_max: usize) -> Vec<Bytes> {
+        let acks = self.node.signed_acks();
+        let has_members = matches!(self.acks.apart(&self.node.root(), node), Apart::InStep);
+        let stores = self.node.shared_stores().into_iter();
+        let used = stores.filter(|store| has_members && self.acks.ahead(store, node).is_some());
+        let used: BTreeSet<StoreId> = used.map(|store| store.id()).collect();
+        let mut room = bytes_max.min(ACKS_RELAYED_BYTES_MAX);
+        self.peers.with_relayed(node, |relayed| {
+            let mut sent = Vec::new();
+            for ack in acks.into_iter().filter(|ack| ack.node != *node) {
+                let key = (ack.store, ack.node);
+                if relayed.get(&key).is_some_and(|place| *place >= ack.place) {
+                    continue;
+                }
+                let Some(left) = room.checked_sub(ack.bytes.len() + ACK_FRAME_BYTES) else {
+                    break;
+                };
+                if sent.len() >= ACKS_RELAYED_MAX {
+                    break;
+                }
+                room = left;
+                if used.contains(&ack.store) {
+                    relayed.insert(key, ack.place);
+                }
+                sent.push(ack.bytes);
+            }
+            sent
+        })
+    }
+
     /// Keeps an ack if it is of a member, of an open store and says anything new; only then its
     /// signature is checked. False when that is wrong. Of each author that this node knows it keeps
     /// `ACK_BRANCHES_MAX` tips, of others none: so the memory is bounded.
     pub(super) fn take_ack(&self, claimed: ClaimedAck) -> bool {
         let claim = claimed.claim();
-        if !self.gate.admits(&claim.node) || !self.acks.is_news(claim) {
+        // The gate learns of a new member a moment later.
+        let is_member = || self.node.members().role(&claim.node).is_some();
+        let is_let_in = self.gate.admits(&claim.node) || is_member();
+        if !is_let_in || !self.acks.is_news(claim) {
             return true;
         }
         let Some(store) = self.node.shared_store(&claim.store) else {
@@ -354,9 +406,9 @@ impl Mesh {
         let bytes = claimed.encode();
         match claimed.verify() {
             Ok(ack) => {
-                let claimed = self.claimed(&ack, bytes);
+                let claimed = self.claimed(&ack, bytes.clone());
                 let ack = self.known_part(ack, &store);
-                self.node.hear_ack(&ack);
+                self.node.keep_ack(&ack, bytes);
                 if self.acks.take(&ack)
                     && let Some(claimed) = claimed
                 {
@@ -387,9 +439,9 @@ impl Mesh {
         let bytes = claimed.encode();
         match claimed.verify() {
             Ok(ack) => {
-                let claimed = self.claimed(&ack, bytes);
+                let claimed = self.claimed(&ack, bytes.clone());
                 let ack = self.known_part(ack, &store);
-                self.node.hear_ack(&ack);
+                self.node.keep_ack(&ack, bytes);
                 self.acks.restart(&ack);
                 if let Some(claimed) = claimed {
                     self.roots.hear(claimed);

@@ -29,6 +29,7 @@
 //! members_clock compares this node's clock with those of the members
 //! announced     the latest announcement of each member
 //! own_tip       own writes wait until peers have been asked for entries of this node
+//! own_tails     own writes wait until a lost log has come back to its end
 //! sleep         dials all members when the machine wakes up
 //! mesh          the tables that all tasks share; it names no task
 //! ```
@@ -59,6 +60,7 @@ mod live;
 mod members_clock;
 mod mesh;
 mod net;
+mod own_tails;
 mod own_tip;
 mod peer;
 mod peer_status;

@@ -134,10 +134,10 @@ fn waits(at: &Comparison) -> bool {
         && at.still < OWN_TIP_STILL
 }
 
-/// The time at which the last entry came. A member that never ends its session, and sends nothing, is
+/// The time at which the last entry, or something of a base, came. A member that never ends its session, and sends nothing, is
 /// not waited for.
 struct Progress {
-    // Sum of all places in all logs, when `since` was set.
+    // Sum of all places in all logs, and of the bytes of bases that came, when `since` was set.
     places: u64,
     since: Instant,
     looked: Instant,
@@ -162,7 +162,10 @@ impl Progress {
                 let seqs = frontier.iter().map(|(_, tip)| tip.seq);
                 seqs.fold(0, u64::wrapping_add)
             });
-            let places = tips.fold(0, u64::wrapping_add);
+            // A base that comes brings entries all at once, at its end.
+            let bases = stores.iter().filter_map(Store::base_progress);
+            let come = bases.map(|base| base.bytes);
+            let places = tips.chain(come).fold(0, u64::wrapping_add);
             if places != self.places {
                 (self.places, self.since) = (places, Instant::now());
             }

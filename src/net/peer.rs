@@ -1,6 +1,6 @@
 //! The notes about one peer: its connections, when it was heard of, and what it may cause here.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{
     sync::{Notify, Semaphore, watch},
@@ -8,13 +8,15 @@ use tokio::{
 };
 
 use crate::{
+    id::{Author, StoreId},
     limits::{
         GOSSIP_WASTE_PER_S, GOSSIP_WASTE_RESERVE, PEER_LEFT_OVER_FULL, PEER_SYNCS_MAX,
         STATEMENTS_PER_S, STATEMENTS_RESERVE, STATUSES_PER_S, STATUSES_RESERVE, WISHES_PER_S,
         WISHES_RESERVE,
     },
     net::{address::Addresses, error::PeerError, gate::AGAIN, live::Live},
-    protocol::peer::{Allowance, Lag, Rate, Strikes},
+    protocol::ack::AckPlace,
+    protocol::peer::{Allowance, BaseGiver, Lag, Rate, Strikes},
 };
 
 /// The notes about one peer.
@@ -46,9 +48,13 @@ pub(super) struct Peer {
     pub(super) strikes: Strikes,
     // The text of its last strike.
     pub(super) misbehaved: Option<String>,
+    // Whether others are asked first for a base.
+    pub(super) giver: BaseGiver,
+    // Why its last base was not taken.
+    pub(super) refusal: Option<String>,
     // Whether one of both nodes is missing entries of the other.
     pub(super) lag: Lag,
-    // Zero of the clock of `lag`, `strikes` and the allowances.
+    // Zero of the clock of `lag`, `strikes`, `giver` and the allowances.
     pub(super) began: Instant,
     // Statuses of it that are answered.
     pub(super) statuses: Allowance,
@@ -66,6 +72,8 @@ pub(super) struct Peer {
     pub(super) syncs: Arc<Semaphore>,
     // A permit for a comparison that it has opened. Never closed.
     pub(super) compares: Arc<Semaphore>,
+    // Places of the acks of other members that were sent to it. Emptied by each new connection.
+    pub(super) relayed: BTreeMap<(StoreId, Author), AckPlace>,
     // Notified by a connection, an address or a wish to sync. The peer's task waits for it while it
     // has no connection.
     pub(super) wake: Arc<Notify>,
@@ -108,6 +116,8 @@ impl Default for Peer {
             compared: Compared::NotYet,
             strikes: Strikes::default(),
             misbehaved: None,
+            giver: BaseGiver::default(),
+            refusal: None,
             lag: Lag::default(),
             began: Instant::now(),
             statuses: Allowance::new(Rate {
@@ -130,6 +140,7 @@ impl Default for Peer {
             status_turn: Arc::default(),
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
             compares: Arc::new(Semaphore::new(1)),
+            relayed: BTreeMap::new(),
             wake: Arc::default(),
             wanted: Arc::default(),
             due: Arc::default(),

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    id::Author,
+    id::{Author, StoreId},
     limits::{ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SILENT_MAX},
     net::{
         address::Addresses,
@@ -22,7 +22,7 @@ use crate::{
         peer::{Compared, Peer},
         peer_status::PeerStatus,
     },
-    protocol::peer::Lag,
+    protocol::{ack::AckPlace, peer::Lag},
 };
 
 /// All peers of a node. Cheap to clone.
@@ -70,6 +70,7 @@ impl Peers {
             peer.has_stopped = false;
             // Comparisons over a dead connection have changed nothing.
             peer.lag = Lag::default();
+            peer.relayed.clear();
             peer.error = None;
             peer.wake.notify_one();
             peer.came.notify_waiters();
@@ -299,6 +300,15 @@ impl Peers {
         compares.try_acquire_owned().ok()
     }
 
+    /// Calls `choose` with the places of the acks of other members that were sent to `node`.
+    pub(super) fn with_relayed<T>(
+        &self,
+        node: &Author,
+        choose: impl FnOnce(&mut BTreeMap<(StoreId, Author), AckPlace>) -> T,
+    ) -> T {
+        self.with(node, |peer| choose(&mut peer.relayed))
+    }
+
     /// Notes that a message of `node` came, and how far ahead its clock is if the message has it.
     pub(super) fn seen(&self, node: &Author, now_ms: u64, skew_ms: Option<i64>) {
         self.with(node, |peer| {
@@ -347,6 +357,38 @@ impl Peers {
             }
             peer.error = Some(error);
         });
+    }
+
+    /// Returns whether `node` is asked for a base: not while it is last and another connected peer is not.
+    pub(super) fn asks_for_base(&self, node: &Author) -> bool {
+        if !self.with(node, |peer| peer.giver.is_last(peer.now_ms())) {
+            return true;
+        }
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers
+            .values_mut()
+            .all(|peer| peer.live().is_empty() || peer.giver.is_last(peer.now_ms()))
+    }
+
+    /// Notes that `node` has failed to give a base.
+    pub(super) fn base_failed(&self, node: &Author) {
+        self.with(node, |peer| peer.giver.failed(peer.now_ms()));
+    }
+
+    /// Notes that a base of `node` is installed.
+    pub(super) fn base_given(&self, node: &Author) {
+        self.with(node, |peer| {
+            peer.giver.gave();
+            peer.refusal = None;
+        });
+    }
+
+    /// Notes why a base of `node` was not taken. True unless that was the last reason, too.
+    pub(super) fn is_new_refusal(&self, node: &Author, what: &str) -> bool {
+        self.with(node, |peer| {
+            let before = peer.refusal.replace(what.to_owned());
+            before.as_deref() != Some(what)
+        })
     }
 
     /// Returns the outcome of the first sync with `node` since the start.

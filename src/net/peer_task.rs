@@ -280,6 +280,7 @@ async fn sync_stores(
     may_lack: bool,
 ) -> Result<bool, PeerError> {
     let (began, mut has_changed) = (Instant::now(), false);
+    let mut refused = None;
     for store in mesh.node.shared_stores() {
         loop {
             match session::open(mesh, node, connection, &store, |_entries| {}).await {
@@ -293,6 +294,11 @@ async fn sync_stores(
                 }
                 // The peer opens a listed store soon. The other stores need not wait for it.
                 Err(PeerError::NoStore) if may_lack => break,
+                // The other stores need not wait for a base that is not taken.
+                Err(error @ PeerError::Base { .. }) => {
+                    refused.get_or_insert(error);
+                    break;
+                }
                 Err(error) => return Err(error),
                 // The peer's own session does the same work. This side is in step when it has
                 // ended.
@@ -304,6 +310,9 @@ async fn sync_stores(
         }
     }
     mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
+    if let Some(error) = refused {
+        return Err(error);
+    }
     mesh.peers.synced(node);
     Ok(has_changed)
 }

@@ -1,22 +1,31 @@
 //! The pulse: a look at all peers four times a second.
 //!
 //! It notes which peers were heard of, closes connections that a restarted peer has left over, and
-//! compares with a peer whose acks differ for longer than messages take. So what people read about a
+//! compares with a peer whose acks differ for longer than messages take. Every few seconds it writes the
+//! acks that have come to disk. So what people read about a
 //! peer is at most a second or two old, and a lost message of gossip costs no more than that.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::time::Instant;
+
 use crate::{
     id::{Author, StoreId},
-    limits::PULSE,
+    limits::{ACKS_KEEP_EVERY, PULSE},
     net::{acks::Apart, mesh::Mesh},
 };
 
 /// Looks at all peers every `PULSE`. Never returns.
 pub(super) async fn follow(mesh: Arc<Mesh>) {
     let mut before = BTreeMap::new();
+    let mut kept = Instant::now();
     loop {
         tokio::time::sleep(PULSE).await;
+        if kept.elapsed() >= ACKS_KEEP_EVERY {
+            let node = mesh.node.clone();
+            drop(tokio::task::spawn_blocking(move || node.keep_acks()).await);
+            kept = Instant::now();
+        }
         mesh.peers.listen(mesh.node.clock().now_ms());
         mesh.gate.close_left_over();
         before = look(&mesh, &before);

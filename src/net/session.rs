@@ -56,7 +56,8 @@ pub(super) async fn open(
     let begins = store.begins();
     let own_entries = own_entries(store).await?;
     let (session, hello) = Session::open(store.id(), own_entries, missing)?;
-    let session = session.beginning_at(&begins);
+    let bases = Bases::of(mesh, node, store);
+    let session = bases.limit(session.beginning_at(&begins));
     let frames = Frames::start(mesh, send);
     frames.send(hello, None)?;
     let shell = Shell {
@@ -68,7 +69,7 @@ pub(super) async fn open(
         reader: Reader::new(receive),
         own: Some(&own),
         ingesting: None,
-        bases: Bases::default(),
+        bases,
     };
     match shell.run(session, Vec::new()).await {
         Ok(summary) => Ok(Some(summary)),
@@ -117,7 +118,8 @@ pub(super) async fn accept(
     };
     let begins = store.begins();
     let session = Session::accept(*id, own_entries(&store).await?)?;
-    let mut session = session.beginning_at(&begins);
+    let bases = Bases::of(mesh, node, &store);
+    let mut session = bases.limit(session.beginning_at(&begins));
     let actions = match session.handle(hello) {
         Err(error @ SyncError::WrongVersion { .. }) => {
             drop(send.reset(UPDATE.into()));
@@ -135,7 +137,7 @@ pub(super) async fn accept(
         reader,
         own: None,
         ingesting: None,
-        bases: Bases::default(),
+        bases,
     };
     let summary = shell.run(session, actions).await?;
     if summary.base == BaseNeed::Installed {
@@ -167,25 +169,56 @@ enum Reading {
 }
 
 impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
-    async fn run(
-        mut self,
+    async fn run(mut self, session: Session, actions: Vec<Action>) -> Result<Summary, PeerError> {
+        match self.drive(session, actions).await {
+            Ok(summary) => self.finish(summary).await,
+            Err(error) => {
+                if self.bases.is_coming() && !matches!(error, PeerError::Own { .. }) {
+                    self.mesh.peers.base_failed(self.node);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    // Goes on until the session has ended.
+    async fn drive(
+        &mut self,
         mut session: Session,
         actions: Vec<Action>,
     ) -> Result<Summary, PeerError> {
         let (mesh, node) = (self.mesh, self.node);
         let mut outgoing = None;
         if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
-            return self.finish(summary).await;
+            return Ok(summary);
         }
         loop {
-            let wait = patience(session.waits_for());
+            let awaited = session.waits_for();
+            let wait = match awaited {
+                Some(WaitsFor::Base) => self.bases.wait(),
+                other => patience(other),
+            };
+            // While the base is installed, the peer may have nothing more to send.
+            let is_idle = awaited.is_none() && self.bases.is_installing();
             let actions = tokio::select! {
                 room = self.frames.room(), if session.is_reading() => {
                     Self::read_on(&mut session, &mut outgoing, room, &self.frames).await?
                 }
-                message = self.reader.next(wait) => {
+                installed = self.bases.installed(), if self.bases.is_installing() => {
+                    installed.map_err(|failed| self.note_failure(failed))?;
+                    mesh.peers.base_given(node);
+                    session.on_installed()
+                }
+                message = self.reader.next(wait), if !is_idle => {
                     let blame = |error| blame(mesh, node, error);
-                    let message = message?.map_err(blame)?;
+                    let message = match message {
+                        Err(PeerError::Silent { .. }) if awaited == Some(WaitsFor::Base) => {
+                            self.bases.come(None)?;
+                            continue;
+                        }
+                        message => message?.map_err(blame)?,
+                    };
+                    self.bases.come(Some(&message))?;
                     if let Some(own) = self.own {
                         own.answered();
                     }
@@ -198,7 +231,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                 }
             };
             if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
-                return self.finish(summary).await;
+                return Ok(summary);
             }
             (self.progress)(session.summary().received);
         }
@@ -252,8 +285,10 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                 }
                 Action::Install => {
                     self.ingested().await?;
-                    let installed = self.bases.install(session).await;
-                    actions.extend(installed.map_err(|failed| self.note_failure(failed))?);
+                    if self.bases.is_ahead_of(&self.mesh.node.id()) {
+                        self.mesh.hold_own_writes(self.store);
+                    }
+                    self.bases.install();
                 }
                 Action::Ingest(entries) => {
                     self.ingested().await?;
@@ -326,6 +361,10 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     }
 
     async fn finish(self, summary: Summary) -> Result<Summary, PeerError> {
+        if summary.base == BaseNeed::None {
+            // All that the peer has of this node's own log is here.
+            self.mesh.own_tails.release(&self.store.id());
+        }
         if summary.received > 0 || summary.base == BaseNeed::Installed {
             self.store.settle().await;
             self.mesh.acknowledge(self.store);
@@ -336,6 +375,9 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         if summary.base == BaseNeed::Refused {
             let what = self.bases.refused;
             let what = what.unwrap_or_else(|| "it has no base to take instead".to_owned());
+            if self.mesh.peers.is_new_refusal(self.node, &what) {
+                tracing::warn!(node = %self.node, store = %self.store.id(), what, "a base was not taken");
+            }
             return Err(PeerError::Base { what });
         }
         Ok(summary)

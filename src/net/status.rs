@@ -4,7 +4,8 @@
 //! A member may send whatever it signs, so the work for one status is bounded: items that cannot be
 //! acks are found before there is memory for them, an ack is looked at only if it is the sender's
 //! own, for a store that is open here, and the first one for it, and all faults of one status are
-//! one strike. Statuses of one peer are answered one after the other, at a bounded rate.
+//! one strike. A status also has the latest acks of members that the receiver may never meet: each is
+//! looked at like one that gossip brings, and they are counted. Statuses of one peer are answered one after the other, at a bounded rate.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     id::Author,
-    limits::{HELLO_TIMEOUT, STATUS_BYTES_MAX},
+    limits::{ACKS_RELAYED_MAX, HELLO_TIMEOUT, STATUS_BYTES_MAX},
     net::{address::Addresses, error::PeerError, mesh::Mesh},
     pace::Pace,
     protocol::{ack::Ack, signed::count_items},
@@ -39,7 +40,7 @@ pub(super) async fn exchange(
         let (mut send, mut receive) = connection.open_bi().await?;
         send.write_all(&[STREAM]).await?;
         let sent_ms = mesh.node.clock().now_ms();
-        send.write_all(&status(mesh).encode_to_vec()).await?;
+        send.write_all(&status(mesh, node).encode_to_vec()).await?;
         send.finish()?;
         let reply = receive.read_to_end(STATUS_BYTES_MAX).await;
         let reply = reply.map_err(|error| unread(mesh, node, error))?;
@@ -76,7 +77,7 @@ pub(super) async fn answer(
         let request = request.map_err(|error| unread(mesh, node, error))?;
         let now_ms = mesh.node.clock().now_ms();
         let instance = note(mesh, node, request.into(), now_ms).await?;
-        send.write_all(&status(mesh).encode_to_vec()).await?;
+        send.write_all(&status(mesh, node).encode_to_vec()).await?;
         send.finish()?;
         Ok(instance)
     };
@@ -85,11 +86,15 @@ pub(super) async fn answer(
     answered.map_err(|_elapsed| PeerError::Silent { wait })?
 }
 
-fn status(mesh: &Mesh) -> net::Status {
+fn status(mesh: &Mesh, node: &Author) -> net::Status {
+    let room = STATUS_BYTES_MAX - OTHER_BYTES_MAX;
+    let acks = mesh.own_acks(room);
+    let own_bytes: usize = acks.iter().map(|ack| ack.len() + ACK_FRAME_BYTES).sum();
     net::Status {
         now_ms: mesh.node.clock().now_ms(),
         addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
-        acks: mesh.own_acks(STATUS_BYTES_MAX - OTHER_BYTES_MAX),
+        acks,
+        relayed_acks: mesh.relayed_acks(node, room.saturating_sub(own_bytes)),
     }
 }
 
@@ -145,7 +150,8 @@ fn read(mesh: &Mesh, node: &Author, message: Bytes) -> Read {
         fault: Some("a malformed status"),
         ..Read::default()
     };
-    if count_items(&message, ACKS_FIELD, ACK_BYTES_MIN).is_none() {
+    let count = |field| count_items(&message, field, ACK_BYTES_MIN);
+    if count(ACKS_FIELD).is_none() || count(RELAYED_FIELD).is_none() {
         return malformed;
     }
     let Ok(mut status) = net::Status::decode(message) else {
@@ -171,11 +177,35 @@ fn read(mesh: &Mesh, node: &Author, message: Bytes) -> Read {
             break;
         }
     }
+    let relayed = std::mem::take(&mut status.relayed_acks);
+    let fault = fault.or_else(|| read_relayed(mesh, node, relayed));
     Read {
         status: Some(status),
         fault,
         instance,
     }
+}
+
+// Keeps acks of other members that `node` passes on. They must be signed by those; nothing else about them
+// is the fault of `node`. Returns its fault.
+fn read_relayed(mesh: &Mesh, node: &Author, acks: Vec<Bytes>) -> Option<&'static str> {
+    let mut pace = Pace::start();
+    let mut seen = BTreeSet::new();
+    for bytes in acks.into_iter().take(ACKS_RELAYED_MAX) {
+        pace.step();
+        let Ok(claimed) = Ack::decode(bytes) else {
+            return Some("a malformed ack of another member");
+        };
+        let claim = claimed.claim();
+        let is_of_other = claim.node != *node && claim.node != mesh.node.id();
+        if !is_of_other || claim.is_part || !seen.insert((claim.store, claim.node)) {
+            continue;
+        }
+        if !mesh.take_ack(claimed) {
+            return Some("an ack of another member that is not signed by it");
+        }
+    }
+    None
 }
 
 fn unread(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
@@ -189,8 +219,11 @@ fn unread(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
     }
 }
 
-// The list of acks in a status, and the bytes of one at least: a signature and a key.
+// The lists of acks in a status, and the bytes of one at least: a signature and a key.
 const ACKS_FIELD: u32 = 3;
+const RELAYED_FIELD: u32 = 4;
+// Bytes that the frame of an ack takes.
+const ACK_FRAME_BYTES: usize = 8;
 const ACK_BYTES_MIN: usize = 96;
 // Bytes of a status besides its acks: clock and addresses.
 const OTHER_BYTES_MAX: usize = 16 << 10;

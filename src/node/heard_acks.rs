@@ -1,18 +1,21 @@
 //! Heard acks: the latest whole ack of each member for each store, and what they prove.
 //!
-//! They are kept in memory: after a start nothing becomes final before each member that is waited for
-//! has sent an ack.
+//! The signed ones are kept in `meta.db`, written now and then, and passed on to members that may never meet
+//! their node. To lose the latest ones is harmless: an ack only grows, and what is missing is heard again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
 };
 
+use bytes::Bytes;
+
 use crate::{
     id::{Author, StoreId},
+    limits::{ACK_KEPT_BYTES_MAX, ACKS_KEPT_MAX},
     log::{LogError, LogReader},
     protocol::{
-        ack::Ack,
+        ack::{Ack, AckPlace},
         finality::{Heard, Proven},
         membership::Members,
     },
@@ -25,7 +28,36 @@ pub(in crate::node) struct HeardAcks {
     latest: Mutex<BTreeMap<(StoreId, Author), Ack>>,
     // Held while logs are read. Never held across an await; no other lock is taken meanwhile.
     proven: Mutex<BTreeMap<(StoreId, Author), Proven>>,
+    // The same acks as their nodes have signed them. Never held across an await; no other lock is taken
+    // meanwhile.
+    signed: Mutex<SignedAcks>,
 }
+
+/// A signed ack of another member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SignedAck {
+    /// Store that it is about.
+    pub(crate) store: StoreId,
+    /// Node that has signed it.
+    pub(crate) node: Author,
+    /// Its place among the acks of that node.
+    pub(crate) place: AckPlace,
+    /// The signed ack, encoded.
+    pub(crate) bytes: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct SignedAcks {
+    latest: BTreeMap<(StoreId, Author), SignedAck>,
+    // Those that are not on disk as they are here, or are to be removed there.
+    unwritten: BTreeSet<(StoreId, Author)>,
+}
+
+/// A signed ack on disk, with the store that it is about and its node.
+pub(in crate::node) type KeptAck = ((StoreId, Author), Bytes);
+
+/// Acks that have changed since the last write to disk; `None` for one that is to be removed there.
+pub(in crate::node) type UnwrittenAcks = Vec<((StoreId, Author), Option<Bytes>)>;
 
 impl HeardAcks {
     /// Keeps a whole ack that is later than the one of its node and store before. The caller has checked
@@ -35,12 +67,96 @@ impl HeardAcks {
         if ack.is_part {
             return;
         }
-        let place = |ack: &Ack| (ack.incarnation, ack.counter);
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let known = latest.get(&(ack.store, ack.node));
-        if known.is_none_or(|known| place(known) < place(ack)) {
+        if known.is_none_or(|known| known.place() < ack.place()) {
             latest.insert((ack.store, ack.node), ack.clone());
         }
+    }
+
+    /// Hears an ack, and keeps it as it was signed, if it is later than the one before. The caller has checked
+    /// that a member has signed it.
+    #[cfg(feature = "net")]
+    pub(in crate::node) fn keep(&self, ack: &Ack, bytes: Bytes) {
+        self.hear(ack);
+        if ack.is_part || bytes.len() > ACK_KEPT_BYTES_MAX {
+            return;
+        }
+        let (key, place) = ((ack.store, ack.node), ack.place());
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = signed.latest.get(&key);
+        if known.is_some_and(|known| known.place >= place)
+            || known.is_none() && signed.latest.len() >= ACKS_KEPT_MAX
+        {
+            return;
+        }
+        let (store, node) = key;
+        let kept = SignedAck {
+            store,
+            node,
+            place,
+            bytes,
+        };
+        signed.latest.insert(key, kept);
+        signed.unwritten.insert(key);
+    }
+
+    /// Takes acks that were read from the disk. Those that are not signed by their node are left out, and
+    /// removed there.
+    pub(in crate::node) fn read(&self, acks: Vec<KeptAck>) {
+        for (key, bytes) in acks {
+            let opened = Ack::open(bytes.clone()).ok();
+            let ack = opened.filter(|ack| (ack.store, ack.node) == key && !ack.is_part);
+            let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(ack) = ack.filter(|_| signed.latest.len() < ACKS_KEPT_MAX) else {
+                signed.unwritten.insert(key);
+                continue;
+            };
+            let (store, node) = key;
+            let place = ack.place();
+            let kept = SignedAck {
+                store,
+                node,
+                place,
+                bytes,
+            };
+            signed.latest.insert(key, kept);
+            drop(signed);
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.insert(key, ack);
+        }
+    }
+
+    /// Returns what is to be written to disk, and counts it as written. Acks of nodes that are no members any
+    /// more are forgotten.
+    pub(in crate::node) fn take_unwritten(&self, members: &Members) -> UnwrittenAcks {
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let SignedAcks { latest, unwritten } = &mut *signed;
+        latest.retain(|key, _| {
+            let is_member = members.role(&key.1).is_some();
+            if !is_member {
+                unwritten.insert(*key);
+            }
+            is_member
+        });
+        let unwritten = std::mem::take(unwritten).into_iter();
+        let kept = |key| latest.get(&key).map(|ack| ack.bytes.clone());
+        unwritten.map(|key| (key, kept(key))).collect()
+    }
+
+    /// Counts acks as not written: writing them has failed.
+    pub(in crate::node) fn not_written(&self, acks: &UnwrittenAcks) {
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.unwritten.extend(acks.iter().map(|(key, _)| *key));
+    }
+
+    /// Returns the latest signed acks of members, by store and node.
+    #[cfg(feature = "net")]
+    pub(in crate::node) fn signed(&self, members: &Members) -> Vec<SignedAck> {
+        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let acks = signed.latest.values();
+        let of_members = acks.filter(|ack| members.role(&ack.node).is_some());
+        of_members.cloned().collect()
     }
 
     /// Returns what the acks prove that each member has in `store`, and forgets nodes that are no members.
@@ -82,4 +198,88 @@ impl HeardAcks {
 
 fn range(store: StoreId) -> std::ops::RangeInclusive<(StoreId, Author)> {
     (store, Author([0; 32]))..=(store, Author([0xff; 32]))
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::protocol::frontier::Frontier;
+
+    const STORE: StoreId = StoreId([7; 16]);
+
+    fn signed(key: u8, store: StoreId, counter: u64) -> (Ack, Bytes) {
+        let key = SigningKey::from_bytes(&[key; 32]);
+        let ack = Ack {
+            node: Author(key.verifying_key().to_bytes()),
+            store,
+            incarnation: 10,
+            counter,
+            is_part: false,
+            frontier: Frontier::default(),
+            state: None,
+            root_frontier: None,
+        };
+        let bytes = ack.sign(&key);
+        (ack, bytes)
+    }
+
+    fn latest(heard: &HeardAcks) -> Vec<((StoreId, Author), AckPlace)> {
+        let signed = heard.signed.lock().unwrap();
+        let acks = signed.latest.iter();
+        acks.map(|(key, ack)| (*key, ack.place)).collect()
+    }
+
+    /// An admin that was restarted had to meet each member again before anything could become final.
+    #[cfg(feature = "net")]
+    #[test]
+    fn signed_acks_are_written_and_read_again_and_an_older_one_is_no_news() {
+        let heard = HeardAcks::default();
+        let (ack, bytes) = signed(1, STORE, 5);
+        heard.keep(&ack, bytes.clone());
+        let (old, old_bytes) = signed(1, STORE, 4);
+        heard.keep(&old, old_bytes);
+        let key = (STORE, ack.node);
+        assert_eq!(latest(&heard), [(key, (10, 5))]);
+        let unwritten = std::mem::take(&mut heard.signed.lock().unwrap().unwritten);
+        assert_eq!(unwritten.into_iter().collect::<Vec<_>>(), [key]);
+
+        let again = HeardAcks::default();
+        let (_, other) = signed(2, STORE, 5);
+        let mut bad = bytes.to_vec();
+        bad[20] ^= 1;
+        let stranger = Author([9; 32]);
+        again.read(vec![
+            (key, bytes),
+            // The row of another store, a row that was changed, and that of another node.
+            ((StoreId([8; 16]), ack.node), signed(1, STORE, 9).1),
+            ((StoreId([9; 16]), ack.node), bad.into()),
+            ((STORE, stranger), other),
+        ]);
+        assert_eq!(latest(&again), [(key, (10, 5))]);
+        assert_eq!(again.latest.lock().unwrap().get(&key), Some(&ack));
+        assert_eq!(again.signed.lock().unwrap().unwritten.len(), 3);
+    }
+
+    #[cfg(feature = "net")]
+    #[test]
+    fn n8_acks_that_are_kept_are_bounded() {
+        let heard = HeardAcks::default();
+        let (ack, bytes) = signed(1, STORE, 5);
+        for n in 0..ACKS_KEPT_MAX + 10 {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            let store = StoreId(id);
+            heard.keep(
+                &Ack {
+                    store,
+                    ..ack.clone()
+                },
+                bytes.clone(),
+            );
+        }
+        heard.keep(&ack, vec![0; ACK_KEPT_BYTES_MAX + 1].into());
+        assert_eq!(heard.signed.lock().unwrap().latest.len(), ACKS_KEPT_MAX);
+    }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, StoreId},
-    node::{error::OpenError, members::MeshError, node::Node},
+    node::{error::OpenError, heard_acks::SignedAck, members::MeshError, node::Node},
     protocol::{ack::Ack, announce::Announce, frontier::Frontier},
     store::StateRoot,
 };
@@ -41,9 +41,15 @@ impl Node {
         })
     }
 
-    /// Hears an ack that another member has signed: it may prove that entries can become final.
-    pub(crate) fn hear_ack(&self, ack: &Ack) {
-        self.0.heard.hear(ack);
+    /// Keeps an ack that another member has signed, as `ack`, with the tips that are of use here, and as it
+    /// came, in `signed`: it may prove that entries can become final.
+    pub(crate) fn keep_ack(&self, ack: &Ack, signed: Bytes) {
+        self.0.heard.keep(ack, signed);
+    }
+
+    /// Returns the latest signed acks of other members, by store and node.
+    pub(crate) fn signed_acks(&self) -> Vec<SignedAck> {
+        self.0.heard.signed(&self.members())
     }
 
     /// Signs an announcement of this node.

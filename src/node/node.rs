@@ -235,6 +235,11 @@ impl Node {
         let others: Vec<Row> = rows.into_iter().filter(|row| !row.root).collect();
         opener.open_others(others, &store, &mut stores).await?;
         let root = Root { store, genesis };
+        let heard = HeardAcks::default();
+        match meta.acks() {
+            Ok(acks) => heard.read(acks),
+            Err(error) => tracing::warn!(%error, "the acks of other members cannot be read"),
+        }
         let node = Self(Arc::new(Inner {
             name: Mutex::new(config.name.clone()),
             config,
@@ -245,7 +250,7 @@ impl Node {
             stores: RwLock::new(stores),
             unopened: Mutex::default(),
             meta,
-            heard: HeardAcks::default(),
+            heard,
             histories: Mutex::default(),
             history: tokio::sync::Mutex::default(),
             mended,
@@ -331,6 +336,19 @@ impl Node {
         root.clone()
     }
 
+    /// Writes the acks of other members that have come since the last time to disk. If that fails they are
+    /// kept in memory. Writes a file: not for an event loop.
+    pub(crate) fn keep_acks(&self) {
+        let acks = self.0.heard.take_unwritten(&self.members());
+        if acks.is_empty() {
+            return;
+        }
+        if let Err(error) = self.0.meta.keep_acks(&acks) {
+            tracing::warn!(%error, "the acks of other members were not written to disk");
+            self.0.heard.not_written(&acks);
+        }
+    }
+
     /// Closes all stores: their memory is written to disk, and later calls return `Closed`. The
     /// lock on the data directory is released when the last clone of the node and its stores is
     /// dropped, and their last read has ended; `open` in this process waits a second for that.
@@ -338,6 +356,7 @@ impl Node {
     /// # Errors
     /// The error of the first store that did not close cleanly. No acknowledged write is lost.
     pub async fn close(&self) -> Result<(), WriteError> {
+        self.keep_acks();
         let stores: Vec<Store> = {
             let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
             stores.values().map(|(_, store)| store.clone()).collect()

@@ -85,6 +85,9 @@ pub enum AckError {
     },
 }
 
+/// Start of the node and counter of an ack: the greater one is later.
+pub type AckPlace = (u64, u64);
+
 impl Ack {
     /// Signs the ack and returns the encoded bytes.
     ///
@@ -133,6 +136,11 @@ impl Ack {
     /// them.
     pub fn open(bytes: Bytes) -> Result<Self, AckError> {
         Self::decode(bytes)?.verify()
+    }
+
+    /// Returns the place of the ack among those of its node.
+    pub fn place(&self) -> AckPlace {
+        (self.incarnation, self.counter)
     }
 
     /// Returns what the ack claims about the state; `None` if it claims nothing.

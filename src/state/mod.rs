@@ -33,7 +33,9 @@ mod tests;
 mod view;
 mod view_tree;
 
-pub use base::{Base, BaseManifest, Bases, Incoming, IncomingError, OutgoingPart, Progress};
+pub use base::{
+    Base, BaseManifest, Bases, Incoming, IncomingError, ManifestError, OutgoingPart, Progress,
+};
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
 pub(crate) use fold::{Fold, Staging};

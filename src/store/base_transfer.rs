@@ -1,21 +1,26 @@
 //! Bases between peers: the base of this store as a peer gets it, and one of a peer that takes the place of
 //! entries which this node lacks and which no member has any more.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     id::Author,
+    limits::BASE_TRIES_MAX,
     protocol::{
         anchor::Anchor,
         anchors_act::BaseHash,
         frontier::{Frontier, FrontierTip},
-        sync::{PartName, PartWant},
+        sync::{BaseChoice, BaseRank, PartName, PartWant},
     },
     state::{
-        Base, BaseManifest, Incoming, IncomingError, OutgoingPart, Progress, StateError, check_rows,
+        Base, BaseManifest, Incoming, IncomingError, ManifestError, OutgoingPart, Progress,
+        StateError, check_rows,
     },
     store::{
         InstallError, Shared, Store,
@@ -27,9 +32,9 @@ use crate::{
 /// Why a base that a peer offers is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeBaseError {
-    /// The peer sent something that is not the manifest of a base.
-    #[error("the peer sent something that is not the manifest of a base of this store")]
-    Malformed,
+    /// The peer sent something that is not the manifest of a base of this store, or of one that is too large.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The base does not have entries of which the peer said that it has removed them.
     #[error("the peer has removed entry {seq} of {}, and its base does not have it", author.short())]
     Lacks {
@@ -50,6 +55,27 @@ pub enum TakeBaseError {
     /// A base of another peer is being taken.
     #[error("the base of another peer is being taken")]
     Busy,
+    /// A newer act of an admin names another base, of which parts are here.
+    #[error(
+        "the base that the peer offers ({}) is not the newest one, which is being taken ({})",
+        hash_text(hash),
+        hash_text(newer)
+    )]
+    Older {
+        /// Hash of the base.
+        hash: BaseHash,
+        /// Hash of the base that is being taken.
+        newer: BaseHash,
+    },
+    /// All of the base has come, and several times it was not what its hash says.
+    #[error(
+        "the base that the peer offers ({}) was refused {BASE_TRIES_MAX} times after all of it had come: either it is malformed, or the disk gives back other bytes",
+        hash_text(hash)
+    )]
+    Unfit {
+        /// Hash of the base.
+        hash: BaseHash,
+    },
     /// The bytes that came are not those that their name says, or could not be kept.
     #[error(transparent)]
     Incoming(#[from] IncomingError),
@@ -76,11 +102,16 @@ impl TakeBaseError {
     /// Returns whether the peer is at fault: no honest one sends this.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Malformed
+            Self::Manifest(ManifestError::Malformed)
             | Self::Lacks { .. }
             | Self::Incoming(IncomingError::Forged { .. } | IncomingError::Cut) => true,
-            Self::NotNamed { .. }
+            // A peer passes on a base that an admin has named, whatever is in it.
+            Self::Manifest(ManifestError::TooLarge { .. })
+            | Self::Incoming(IncomingError::Unsound { .. })
+            | Self::NotNamed { .. }
             | Self::Busy
+            | Self::Older { .. }
+            | Self::Unfit { .. }
             | Self::Incoming(IncomingError::Disk(_))
             | Self::Install(_) => false,
         }
@@ -101,10 +132,14 @@ impl Store {
         self.shared.base.newest().map(OfferedBase)
     }
 
+    /// Returns whether a base of a peer is being taken.
+    pub fn is_taking_base(&self) -> bool {
+        self.shared.taking.try_lock().is_err()
+    }
+
     /// Takes the base with this manifest, of which a peer said that its logs begin at `begins`. What is
-    /// here of it already is found; nothing is asked for.
-    ///
-    /// Reads files.
+    /// here of it already is found by the names of files, and checked before the installation; nothing is
+    /// asked for.
     ///
     /// # Errors
     /// `TakeBaseError`; nothing has changed.
@@ -113,9 +148,9 @@ impl Store {
         manifest: &[u8],
         begins: &[(Author, FrontierTip)],
     ) -> Result<TakenBase, TakeBaseError> {
-        let manifest = BaseManifest::of_peer(manifest).ok_or(TakeBaseError::Malformed)?;
+        let manifest = BaseManifest::of_peer(manifest)?;
         if manifest.store != self.shared.id {
-            return Err(TakeBaseError::Malformed);
+            return Err(ManifestError::Malformed.into());
         }
         for (author, begin) in begins {
             let anchor = manifest.anchor(author);
@@ -125,7 +160,7 @@ impl Store {
                 return Err(TakeBaseError::Lacks { author, seq });
             }
         }
-        self.shared.check_named(&manifest)?;
+        let rank = self.shared.check_named(&manifest)?;
         let turn = Arc::clone(&self.shared.taking).try_lock_owned();
         let turn = turn.map_err(|_held| TakeBaseError::Busy)?;
         let (anchors, keeps) = (manifest.anchors.clone(), self.shared.keeps());
@@ -134,17 +169,11 @@ impl Store {
         checked.map_err(|_closed| InstallError::Closed)??;
         let shared = Arc::clone(&self.shared);
         let begun = tokio::task::spawn_blocking(move || {
-            let own = shared.base.newest();
-            let incoming = Incoming::begin(
-                &shared.disk,
-                base_dir(&shared.dir),
-                own.as_deref(),
-                manifest,
-            );
+            let incoming = shared.begin_base(rank, manifest);
             (incoming, shared)
         });
         let (incoming, shared) = begun.await.map_err(|_panic| InstallError::Closed)?;
-        let incoming = incoming.map_err(IncomingError::Disk)?;
+        let incoming = incoming?;
         shared.show_progress(incoming.progress());
         Ok(TakenBase {
             incoming,
@@ -161,32 +190,76 @@ impl Store {
         *progress.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes bases with this hash from now on, whatever the admins say. For tests only.
+    /// Takes bases with this hash from now on, whatever the admins say, as if the newest act named it. For
+    /// tests only.
     #[doc(hidden)]
     pub fn trust_base(&self, hash: BaseHash) {
         let named = self.shared.named.lock();
-        named.unwrap_or_else(PoisonError::into_inner).insert(hash);
+        let mut named = named.unwrap_or_else(PoisonError::into_inner);
+        let number = u64::MAX / 2 + named.len() as u64;
+        named.insert(hash, number);
     }
 }
 
 impl Shared {
-    // Whether an act of an admin that counts names the base: only such a one is taken.
-    fn names_base(&self, hash: &BaseHash) -> bool {
+    // The bases that counting acts of admins name. Only such a one is taken.
+    fn named_bases(&self) -> BTreeSet<BaseRank> {
         let members = Arc::clone(&self.members.borrow());
-        let mut acts = members.anchors_acts(&self.id);
-        if acts.any(|placed| placed.act.base().is_some_and(|base| base.hash == *hash)) {
-            return true;
-        }
+        let acts = members.anchors_acts(&self.id);
+        let of_act =
+            acts.filter_map(|placed| Some((placed.act.number(), placed.act.base()?.hash.0)));
+        let mut ranks: BTreeSet<BaseRank> = of_act.collect();
         let named = self.named.lock();
-        named.unwrap_or_else(PoisonError::into_inner).contains(hash)
+        let named = named.unwrap_or_else(PoisonError::into_inner);
+        ranks.extend(named.iter().map(|(hash, number)| (*number, hash.0)));
+        ranks
     }
 
-    fn check_named(&self, manifest: &BaseManifest) -> Result<(), TakeBaseError> {
+    // Returns the rank of the base among those that acts name.
+    fn check_named(&self, manifest: &BaseManifest) -> Result<BaseRank, TakeBaseError> {
         let hash = BaseHash(manifest.hash());
-        let is_named = self.names_base(&hash);
-        is_named
-            .then_some(())
-            .ok_or(TakeBaseError::NotNamed { hash })
+        let named = self.named_bases().into_iter();
+        let rank = named.rev().find(|(_, named)| *named == hash.0);
+        let rank = rank.ok_or(TakeBaseError::NotNamed { hash })?;
+        if self.choice().is_refused(&hash) {
+            return Err(TakeBaseError::Unfit { hash });
+        }
+        Ok(rank)
+    }
+
+    // Begins with the base of `rank`, unless a newer one is being taken. Reads the directory.
+    fn begin_base(
+        &self,
+        rank: BaseRank,
+        manifest: BaseManifest,
+    ) -> Result<Incoming, TakeBaseError> {
+        let dir = base_dir(&self.dir);
+        let mut named = self.named_bases();
+        named.retain(|(_number, hash)| !self.choice().is_refused(&BaseHash(*hash)));
+        let newest = named.pop_last().unwrap_or(rank);
+        let now_ms = self.now_ms();
+        // After a start, nothing but its parts shows that the newest base was being taken.
+        if self.choice().is_empty()
+            && newest != rank
+            && Incoming::has_others(self.disk.as_ref(), &dir, &manifest)
+                .map_err(IncomingError::Disk)?
+        {
+            self.choice().expect(newest, now_ms);
+        }
+        let chosen = self.choice().choose(rank, now_ms);
+        chosen.map_err(|(_number, newer)| TakeBaseError::Older {
+            hash: BaseHash(rank.1),
+            newer: BaseHash(newer),
+        })?;
+        let own = self.base.newest();
+        let damaged = self.damaged_parts.lock();
+        let damaged = damaged.unwrap_or_else(PoisonError::into_inner).clone();
+        let begun = Incoming::begin(&self.disk, dir, own.as_deref(), manifest, &damaged);
+        Ok(begun.map_err(IncomingError::Disk)?)
+    }
+
+    fn choice(&self) -> std::sync::MutexGuard<'_, BaseChoice> {
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn show_progress(&self, progress: Progress) {
@@ -252,7 +325,26 @@ impl TakenBase {
     pub fn keep(&mut self, piece: &[u8], last: bool) -> Result<(), TakeBaseError> {
         let kept = self.incoming.keep(piece, last);
         self.shared.show_progress(self.incoming.progress());
+        let mut choice = self.shared.choice();
+        match &kept {
+            Ok(()) => choice.come(self.shared.now_ms()),
+            // Other peers would pass on the same.
+            Err(IncomingError::Unsound { .. }) => {
+                choice.failed(BaseHash(self.incoming.manifest().hash()));
+            }
+            Err(_other) => {}
+        }
+        drop(choice);
         Ok(kept?)
+    }
+
+    /// Returns whether it has entries of `author` after the end of that log here.
+    pub fn is_ahead_of(&self, author: &Author) -> bool {
+        let anchor = self.incoming.manifest().anchor(author);
+        let branches = self.shared.log.of(author);
+        let tips = branches.iter().filter_map(|branch| branch.tip());
+        let newest = tips.map(|tip| tip.seq).max().unwrap_or(0);
+        anchor.is_some_and(|anchor| anchor.seq > newest)
     }
 
     /// Returns how much of it is here.
@@ -274,7 +366,7 @@ impl TakenBase {
 
     async fn try_install(self) -> Result<(), TakeBaseError> {
         let Self {
-            incoming,
+            mut incoming,
             shared,
             queue,
             _turn,
@@ -289,6 +381,7 @@ impl TakenBase {
             (base, incoming, before)
         });
         let (base, incoming, before) = finishing.await.map_err(|_panic| InstallError::Closed)?;
+        shared.note_finish(&base, &incoming);
         let installed = match base {
             Ok(base) => {
                 let (base, keeps) = (Box::new(base), shared.keeps());
@@ -312,11 +405,28 @@ impl TakenBase {
             }
         }
         drop(turn);
+        if is_there {
+            shared.choice().installed();
+        }
         Ok(installed?)
     }
 }
 
 impl Shared {
+    // Remembers what is wrong with a base that has come, so that only that is asked for again, and not
+    // without end.
+    fn note_finish(&self, base: &Result<Base, StateError>, incoming: &Incoming) {
+        let damaged = self.damaged_parts.lock();
+        let mut damaged = damaged.unwrap_or_else(PoisonError::into_inner);
+        damaged.clear();
+        damaged.extend(incoming.damaged_parts());
+        if let Err(error @ StateError::Damaged { .. }) = base {
+            let parts = damaged.len();
+            tracing::warn!(store = %self.id, %error, parts, "a base that has come is not as its hash says");
+            self.choice().failed(BaseHash(incoming.manifest().hash()));
+        }
+    }
+
     // Also true when that cannot be known.
     fn is_in_place(&self, number: u64) -> bool {
         Base::is_there(self.disk.as_ref(), &base_dir(&self.dir), number).unwrap_or(true)

@@ -1,7 +1,7 @@
 //! The parts that handles, watches and the writer of a store share.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
@@ -17,7 +17,12 @@ use crate::{
     disk::Disk,
     id::{Author, StoreId},
     log::LogReader,
-    protocol::{anchors_act::BaseHash, finality::Finality, membership::Members},
+    protocol::{
+        anchors_act::BaseHash,
+        finality::Finality,
+        membership::Members,
+        sync::{BaseChoice, PartName},
+    },
     state::{Base, Bases, Progress, StateError, StateReader, View},
     store::{Fresh, state_root::SettledRoot},
 };
@@ -42,8 +47,13 @@ pub(super) struct Shared {
     pub(super) folding: Arc<tokio::sync::Mutex<()>>,
     // Held while a base is taken from a peer: one at a time. Taken before `folding`.
     pub(super) taking: Arc<tokio::sync::Mutex<()>>,
-    // Bases that tests have named. Held for a look or an insertion.
-    pub(super) named: Mutex<BTreeSet<BaseHash>>,
+    // Bases that tests have named, each with a number that is greater than those of acts. Held for a look
+    // or an insertion.
+    pub(super) named: Mutex<BTreeMap<BaseHash, u64>>,
+    // The base that is being taken, and those that have failed. Held for a look or a change.
+    pub(super) choice: Mutex<BaseChoice>,
+    // Parts that were damaged when the last base was to be installed. Held for a copy or an assignment.
+    pub(super) damaged_parts: Mutex<BTreeSet<PartName>>,
     // How much has come of the base that was taken last. Held for a copy or an assignment.
     pub(super) come: Mutex<Option<Progress>>,
     // The writer closes it when it ends; watches end then.

@@ -16,6 +16,7 @@ use crate::{
     node::{
         data_dir::{META, store_ids},
         error::OpenError,
+        heard_acks::{KeptAck, UnwrittenAcks},
         identity::random,
         meta::{
             rebuild::{self, Rebuilt},
@@ -37,6 +38,8 @@ const NODE_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(NODE);
 const AUTHOR: &str = "author";
 const PEERS: &str = "peers-v1";
 const PEERS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(PEERS);
+const ACKS: &str = "acks-v1";
+const ACKS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(ACKS);
 #[cfg(feature = "net")]
 const STARTS_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("starts-v1");
 const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
@@ -281,6 +284,50 @@ impl Meta {
         written.map_err(|error| self.failed(error))
     }
 
+    /// Returns the acks that were kept, by store and node, without damaged ones.
+    ///
+    /// # Errors
+    /// `Io`, `Unusable`.
+    pub(in crate::node) fn acks(&self) -> Result<Vec<KeptAck>, OpenError> {
+        let rows = self.file.read(|read| {
+            let table = match read.open_table(ACKS_TABLE) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let mut rows = Vec::new();
+            for row in table.iter()? {
+                let (key, row) = row?;
+                let body = unseal(ACKS, key.value(), row.value());
+                let known = ack_key(key.value()).zip(body);
+                rows.extend(known.map(|(key, body)| (key, Bytes::copy_from_slice(body))));
+            }
+            Ok(rows)
+        });
+        rows.map_err(|error| self.failed(error))
+    }
+
+    /// Writes acks in place of the last ones, and removes those that are `None`. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `Unusable`.
+    pub(in crate::node) fn keep_acks(&self, acks: &UnwrittenAcks) -> Result<(), OpenError> {
+        let written = self.file.write(|write| {
+            let mut table = write.open_table(ACKS_TABLE)?;
+            for ((store, node), ack) in acks {
+                let key = [store.0.as_slice(), &node.0].concat();
+                match ack {
+                    Some(ack) => {
+                        let sealed = seal(ACKS, &key, ack.to_vec());
+                        table.insert(key.as_slice(), sealed.as_slice())?;
+                    }
+                    None => drop(table.remove(key.as_slice())?),
+                }
+            }
+            Ok(())
+        });
+        written.map_err(|error| self.failed(error))
+    }
+
     /// Returns a number that is greater than at any earlier start, even if the clock was set back:
     /// `now_ms` or the last number plus one. Durable on return.
     #[cfg(feature = "net")]
@@ -305,6 +352,11 @@ fn failed(path: &Path, error: StateError) -> OpenError {
             source: io::Error::new(source.kind(), source),
         },
     }
+}
+
+fn ack_key(key: &[u8]) -> Option<(StoreId, Author)> {
+    let (store, node) = key.split_at_checked(16)?;
+    Some((StoreId::from_slice(store)?, Author::from_slice(node)?))
 }
 
 fn damaged(what: &str) -> StateError {

@@ -1,6 +1,6 @@
 //! The life of a peer: when it is dialled, when it is synced with, and when it is shut out.
 //!
-//! Eight rules, each a value or a function of its own. None reads a clock or a random source: times
+//! Nine rules, each a value or a function of its own. None reads a clock or a random source: times
 //! are milliseconds on a clock of the caller that never goes back, `random` is any 64 random bits.
 //!
 //! ```text
@@ -12,9 +12,11 @@
 //! median_ms   the clock that a node compares its own with
 //! Allowance   for each peer and kind of work: how much of it the peer may cause
 //! Lobby       which strangers stay connected until they have said hello
+//! BaseGiver   for each peer: whether others are asked first for a base
 //! ```
 
 mod allowance;
+mod base_giver;
 mod dialer;
 mod jitter;
 mod lag;
@@ -24,6 +26,7 @@ mod strikes;
 mod sync_step;
 
 pub use allowance::{Allowance, Rate};
+pub use base_giver::BaseGiver;
 pub use dialer::{DialStep, Dialer};
 pub use lag::Lag;
 pub use lobby::Lobby;

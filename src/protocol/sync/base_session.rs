@@ -87,6 +87,23 @@ impl Session {
 
 // Answers of the shell.
 impl Session {
+    /// Takes no base in this session, if one is needed: the summary says `Refused` then.
+    ///
+    /// Called before the first message of the peer is handled.
+    #[must_use]
+    pub fn without_base(mut self) -> Self {
+        self.fetching.is_wanted = false;
+        self
+    }
+
+    /// Takes pieces of a base from `piece_bytes_min` bytes on as full ones. For tests only.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_pieces_of(mut self, piece_bytes_min: usize) -> Self {
+        self.fetching.piece_bytes_min = piece_bytes_min;
+        self
+    }
+
     /// Answers [`Action::CheckBase`] and the last piece of [`Action::Keep`] with the next part that is not
     /// here; `None`: all are.
     ///
@@ -96,7 +113,7 @@ impl Session {
         assert!(self.is_deciding(), "the base is asked about");
         let Some(want) = want else {
             self.wants = Wants::Installing;
-            return vec![Action::Install];
+            return vec![Action::Send(Message::Done), Action::Install];
         };
         self.fetching.ask(want);
         let PartWant {
@@ -122,7 +139,8 @@ impl Session {
     pub fn on_installed(&mut self) -> Vec<Action> {
         assert_eq!(self.wants, Wants::Installing, "an Install is open");
         self.summary.base = BaseNeed::Installed;
-        self.done()
+        self.wants = Wants::Done;
+        self.finish_if_done()
     }
 
     /// Begins the answer to [`Action::ReadBase`]: the base has these parts.
@@ -191,6 +209,10 @@ impl Session {
     pub(super) fn on_begins_missing(&mut self, missing: &[(Author, FrontierTip)]) -> Vec<Action> {
         if missing.is_empty() {
             return self.compare();
+        }
+        if !self.fetching.is_wanted {
+            self.summary.base = BaseNeed::Refused;
+            return self.done();
         }
         self.wants = Wants::Manifest;
         self.summary.base = BaseNeed::Open;

@@ -166,6 +166,14 @@ pub enum SyncError {
         /// The store of this session.
         ours: StoreId,
     },
+    /// A piece of a base that is not full was not the last one.
+    #[error("the peer sent a {message} after one with less than {bytes_min} bytes")]
+    ShortPiece {
+        /// Name of the message.
+        message: &'static str,
+        /// Bytes of a full piece.
+        bytes_min: usize,
+    },
     /// More entries that are not authentic or malformed than an accident explains.
     #[error("the peer sent more than {refused_max} bad entries, the last because of: {last}")]
     TooManyRefused {

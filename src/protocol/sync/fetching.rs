@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::protocol::sync::SyncError;
+use crate::{
+    limits::{BASE_MANIFEST_BYTES_MAX, BASE_PIECE_BYTES},
+    protocol::sync::SyncError,
+};
 
 /// Name of a part of a base: the hash of its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,12 +39,30 @@ pub enum BaseNeed {
 }
 
 /// Progress of the side that takes a base.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fetching {
-    // The pieces of the manifest so far, at most MANIFEST_BYTES_MAX.
+    /// False if this side takes no base in this session.
+    pub(super) is_wanted: bool,
+    /// Bytes of a full piece: only the last one of the manifest and of each part may be shorter.
+    pub(super) piece_bytes_min: usize,
+    // The pieces of the manifest so far, at most BASE_MANIFEST_BYTES_MAX.
     manifest: BytesMut,
     // Bytes of the part that may still come. `None`: none was asked for, or all of it has come.
     part_left: Option<u64>,
+    // True after a piece that was not full: nothing but the end may follow.
+    is_short: bool,
+}
+
+impl Default for Fetching {
+    fn default() -> Self {
+        Self {
+            is_wanted: true,
+            piece_bytes_min: BASE_PIECE_BYTES,
+            manifest: BytesMut::new(),
+            part_left: None,
+            is_short: false,
+        }
+    }
 }
 
 /// The base that is offered to the peer: each part may be asked for once.
@@ -56,17 +77,17 @@ impl Fetching {
     /// Takes a piece of the manifest. Returns the whole after the last piece.
     ///
     /// # Errors
-    /// `BaseTooLong`, `Empty`.
+    /// `BaseTooLong`, `Empty`, `ShortPiece`.
     pub(super) fn manifest(
         &mut self,
         piece: &Bytes,
         last: bool,
     ) -> Result<Option<Bytes>, SyncError> {
-        check_piece("Manifest", piece, last)?;
-        if self.manifest.len().saturating_add(piece.len()) > MANIFEST_BYTES_MAX {
+        self.check_piece("Manifest", piece, last)?;
+        if self.manifest.len().saturating_add(piece.len()) > BASE_MANIFEST_BYTES_MAX {
             return Err(SyncError::BaseTooLong {
                 what: "a manifest",
-                bytes_max: MANIFEST_BYTES_MAX as u64,
+                bytes_max: BASE_MANIFEST_BYTES_MAX as u64,
             });
         }
         self.manifest.extend_from_slice(piece);
@@ -81,9 +102,9 @@ impl Fetching {
     /// Counts a piece of the part that was asked for.
     ///
     /// # Errors
-    /// `BaseTooLong`, `Empty`.
+    /// `BaseTooLong`, `Empty`, `ShortPiece`.
     pub(super) fn part(&mut self, piece: &Bytes, last: bool) -> Result<(), SyncError> {
-        check_piece("Part", piece, last)?;
+        self.check_piece("Part", piece, last)?;
         let left = self.part_left.unwrap_or(0);
         let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         let rest = left.checked_sub(bytes).ok_or(SyncError::BaseTooLong {
@@ -97,6 +118,24 @@ impl Fetching {
     /// Returns whether pieces of a part are to come.
     pub(super) fn is_part_open(&self) -> bool {
         self.part_left.is_some()
+    }
+
+    // Empty pieces could be sent without end, and so could short ones for almost ever.
+    fn check_piece(
+        &mut self,
+        message: &'static str,
+        piece: &Bytes,
+        last: bool,
+    ) -> Result<(), SyncError> {
+        if piece.is_empty() && !last {
+            return Err(SyncError::Empty { message });
+        }
+        if self.is_short && !piece.is_empty() {
+            let bytes_min = self.piece_bytes_min;
+            return Err(SyncError::ShortPiece { message, bytes_min });
+        }
+        self.is_short = !last && piece.len() < self.piece_bytes_min;
+        Ok(())
     }
 }
 
@@ -126,14 +165,3 @@ impl BaseOffer {
         was_offered.then_some(()).ok_or(SyncError::PartNotOffered)
     }
 }
-
-// An empty piece that is not the last one could be sent without end.
-fn check_piece(message: &'static str, piece: &Bytes, last: bool) -> Result<(), SyncError> {
-    if piece.is_empty() && !last {
-        return Err(SyncError::Empty { message });
-    }
-    Ok(())
-}
-
-// Bytes of the longest manifest that opens: one of 10,000 authors and 100 GiB.
-const MANIFEST_BYTES_MAX: usize = 16 << 20;

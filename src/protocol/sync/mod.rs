@@ -31,7 +31,7 @@
 //!                                 <-    Manifest             pieces of it
 //! WantPart                        ->                         for each part that is not here yet
 //!                                 <-    Part                 pieces of it
-//! Done                            ->                         after the base was installed
+//! Done                            ->                         then the base is installed
 //! ```
 //! The entries after the base come with the next session. Meanwhile the other side gets this side's
 //! entries as in every session. Each side says in [`Summary::base`] what became of its own need.
@@ -47,19 +47,23 @@ use crate::{
 };
 
 mod asking;
+mod base_choice;
 mod base_session;
 mod error;
 mod fetching;
 mod message;
 mod offer;
 mod paging;
+mod rate_floor;
 mod session;
 mod turn;
 
+pub use base_choice::{BaseChoice, BaseRank};
 pub use error::SyncError;
 pub use fetching::{BaseNeed, PartName, PartWant};
 pub use message::{FrameDecoder, Message};
 pub use offer::OwnEntries;
+pub use rate_floor::{RateFloor, TooSlow};
 pub use session::Session;
 pub use turn::{Decision, Turn};
 
@@ -98,7 +102,9 @@ pub enum Action {
     /// Keep this piece of the part that was asked for last. After the last piece, `true`: check that the
     /// part is whole, and report the next one with [`Session::on_part_wanted`].
     Keep(Bytes, bool),
-    /// Install the base, all parts of which are here. Then call [`Session::on_installed`].
+    /// Install the base, all parts of which are here. Then call [`Session::on_installed`]. The peer has got
+    /// its Done before, so it does not wait for the disk of this node. Messages of the peer may be handled
+    /// meanwhile.
     Install,
     /// The session has ended and is complete. No action follows.
     Finish(Summary),

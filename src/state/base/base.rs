@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::{
     disk::{Disk, Open},
     id::{EntryId, StoreId},
+    limits::BASE_MANIFEST_BYTES_MAX,
     protocol::{heads::Heads, heads_row::decode_heads, sync::PartName},
     state::{
         StateError,
@@ -117,7 +118,7 @@ impl Base {
         let file = disk.open(path, Open::Existing)?;
         let bytes = usize::try_from(file.len()?).unwrap_or(usize::MAX);
         let damaged = || StateError::damaged("the manifest of the base fails its check");
-        if bytes > MANIFEST_BYTES_MAX {
+        if bytes > BASE_MANIFEST_BYTES_MAX {
             return Err(damaged());
         }
         let mut bytes = vec![0; bytes];
@@ -411,6 +412,4 @@ pub(super) const NEW: &str = "manifest.new";
 const BEGINNING: &str = "beginning.manifest";
 const BEGINNING_NEW: &str = "beginning.new";
 const SUFFIX: &str = ".manifest";
-// A manifest of 10,000 authors and 100 GiB.
-pub(super) const MANIFEST_BYTES_MAX: usize = 16 << 20;
 const RECENT_CHUNKS: usize = 32;

@@ -10,12 +10,13 @@ use bytes::Bytes;
 
 use crate::{
     disk::{Disk, Open},
+    limits::BASE_MANIFEST_BYTES_MAX,
     protocol::merkle::Levels,
     state::{
         StateError,
         base::{
             Base, BaseManifest, RecordKey,
-            base::{MANIFEST_BYTES_MAX, NEW},
+            base::NEW,
             part::{Part, PartInfo, PartWriter},
         },
     },
@@ -122,7 +123,7 @@ impl<'a> BaseBuilder<'a> {
             _removed => {}
         }
         let encoded = manifest.encode();
-        if encoded.len() > MANIFEST_BYTES_MAX {
+        if encoded.len() > BASE_MANIFEST_BYTES_MAX {
             let parts = manifest.parts.len();
             let what = format!("a base of {parts} parts is more than can be opened again");
             return Err(io::Error::other(what).into());

@@ -3,6 +3,8 @@
 //!
 //! A part on its way is a file named by its hash, too, with another ending. Its index is written first, at
 //! the end, where it belongs. So after an interruption the chunks that are there are found by the index.
+//! Once all of it has come it is durable and gets a third ending, so that the next attempt need not read
+//! it: a peer waits meanwhile. Everything is read and checked once more before the base is installed.
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
@@ -16,7 +18,10 @@ use crate::{
         base::{
             Base, BaseManifest,
             base::{NEW, texts},
-            part::{ChunkInfo, HEAD, Part, PartId, PartInfo, TRAILER_BYTES, index_bytes, index_of},
+            part::{
+                ChunkInfo, HEAD, Part, PartId, PartInfo, TRAILER_BYTES, index_bytes, index_of,
+                is_index,
+            },
         },
     },
 };
@@ -27,6 +32,14 @@ pub enum IncomingError {
     /// The peer sent other bytes than those that the manifest names.
     #[error("the peer sent a part of a base that is not what its name says: {what}")]
     Forged {
+        /// The check that failed, as a clause.
+        what: &'static str,
+    },
+    /// The bytes are those that the manifest names, and no node makes such a part: the peer only passes it on.
+    #[error(
+        "a part of the base is malformed or too large, though it is what its name says: {what}"
+    )]
+    Unsound {
         /// The check that failed, as a clause.
         what: &'static str,
     },
@@ -67,6 +80,8 @@ pub struct Incoming {
     manifest: BaseManifest,
     // Numbers of the parts that are not here yet, the next one last.
     missing: Vec<usize>,
+    // Parts that turned out to be damaged when all of the base was here. Set by `finish`.
+    damaged: BTreeSet<PartName>,
     // The part that was asked for.
     coming: Option<Coming>,
     progress: Progress,
@@ -91,8 +106,9 @@ struct Coming {
 }
 
 impl Incoming {
-    /// Begins with the base of `manifest`, which a peer sent. Parts that `own` shares, and those of an
-    /// earlier attempt, are read and checked; files of another base on its way are removed.
+    /// Begins with the base of `manifest`, which a peer sent. Parts that `own` shares, and whole ones of an
+    /// earlier attempt, are here: they are read and checked by `finish`. Of `damaged`, parts that earlier
+    /// attempts found damaged, only the latter. Files of another base on its way are removed.
     ///
     /// # Errors
     /// `Io`.
@@ -101,12 +117,14 @@ impl Incoming {
         dir: PathBuf,
         own: Option<&Base>,
         manifest: BaseManifest,
+        damaged: &BTreeSet<PartName>,
     ) -> Result<Self, StateError> {
         disk.create_dir(&dir)?;
         let mut incoming = Self {
             disk: Arc::clone(disk),
             dir,
             missing: Vec::new(),
+            damaged: BTreeSet::new(),
             coming: None,
             progress: Progress {
                 bytes_max: manifest.bytes(),
@@ -116,19 +134,11 @@ impl Incoming {
             manifest,
         };
         incoming.remove_others()?;
-        let shared = parts_of(own);
+        let mut shared = parts_of(own);
+        shared.retain(|part| !damaged.contains(&PartName(part.0)));
+        let names: BTreeSet<_> = texts(disk.list(&incoming.dir)?).into_iter().collect();
         for (number, info) in incoming.manifest.parts.iter().enumerate().rev() {
-            let is_shared = shared.contains(&info.id) && incoming.is_whole(info)?;
-            let is_here = is_shared
-                || match incoming.come_of(info)? {
-                    // It was read from memory perhaps: the attempt before may have ended too early.
-                    Some(come) if come.is_whole() => {
-                        come.file.sync_data()?;
-                        true
-                    }
-                    _part_or_none => false,
-                };
-            if is_here {
+            if shared.contains(&info.id) || names.contains(&file_name(info, COME)) {
                 incoming.progress.bytes += info.bytes;
                 incoming.progress.parts += 1;
             } else {
@@ -194,8 +204,10 @@ impl Incoming {
             remove_if_there(self.disk.as_ref(), &self.path(&info))?;
             return Err(error.into());
         }
-        self.disk.sync_dir(&self.dir)?;
         self.coming = None;
+        self.disk
+            .rename(&self.path(&info), &self.come_path(&info))?;
+        self.disk.sync_dir(&self.dir)?;
         self.missing.pop();
         self.progress.bytes += info.bytes;
         self.progress.parts += 1;
@@ -221,10 +233,10 @@ impl Incoming {
     /// be right about it. No other base may be made meanwhile.
     ///
     /// # Errors
-    /// `Damaged`: the files are not a base, or the disk gave back other bytes; the parts are removed, so
-    /// that the next attempt does not meet them again. `Io`.
+    /// `Damaged`: the disk gave back other bytes, or the parts do not make a base. `damaged_parts` names the
+    /// parts that are not as they came; they are removed, and the others stay. `Io`.
     pub fn finish(
-        &self,
+        &mut self,
         number: u64,
         own: Option<&Base>,
         check: impl FnOnce(&Base) -> Result<(), StateError>,
@@ -233,7 +245,7 @@ impl Incoming {
         for info in &self.manifest.parts {
             match self
                 .disk
-                .rename(&self.path(info), &self.dir.join(info.id.file_name()))
+                .rename(&self.come_path(info), &self.dir.join(info.id.file_name()))
             {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 renamed => {
@@ -262,17 +274,49 @@ impl Incoming {
             Ok(base)
         });
         if matches!(checked, Err(StateError::Damaged { .. })) {
-            let own = parts_of(own);
-            for info in self
-                .manifest
-                .parts
-                .iter()
-                .filter(|it| !own.contains(&it.id))
-            {
+            self.remove_damaged(own)?;
+        }
+        checked
+    }
+
+    /// Returns the parts that `finish` found damaged.
+    pub fn damaged_parts(&self) -> &BTreeSet<PartName> {
+        &self.damaged
+    }
+
+    // Removes the parts that are not as they came, but none of `own`.
+    fn remove_damaged(&mut self, own: Option<&Base>) -> Result<(), StateError> {
+        let own = parts_of(own);
+        for info in &self.manifest.parts {
+            if self.is_whole(info)? {
+                continue;
+            }
+            self.damaged.insert(PartName(info.id.0));
+            if !own.contains(&info.id) {
                 remove_if_there(self.disk.as_ref(), &self.dir.join(info.id.file_name()))?;
             }
         }
-        checked
+        Ok(())
+    }
+
+    /// Returns whether there are files in `dir` of parts that another base than that of `manifest` has, on
+    /// their way or whole.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn has_others(
+        disk: &dyn Disk,
+        dir: &std::path::Path,
+        manifest: &BaseManifest,
+    ) -> Result<bool, StateError> {
+        let own = names_of(manifest);
+        let names = match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            names => texts(names?),
+        };
+        Ok(names
+            .iter()
+            .any(|name| is_on_its_way(name) && !own.contains(name)))
     }
 
     /// Ends it: the base is in place. What is left of parts on their way is removed.
@@ -296,7 +340,7 @@ impl Incoming {
                 continue;
             }
             let part = self.dir.join(info.id.file_name());
-            match self.disk.rename(&part, &self.path(info)) {
+            match self.disk.rename(&part, &self.come_path(info)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
                 _renamed => {}
             }
@@ -304,7 +348,7 @@ impl Incoming {
         Ok(self.disk.sync_dir(&self.dir)?)
     }
 
-    // Whether the part of another base is there, all of it.
+    // Whether the part is in place, and as its name says.
     fn is_whole(&self, info: &PartInfo) -> Result<bool, StateError> {
         let checked = Part::open(self.disk.as_ref(), &self.dir, info).and_then(|part| {
             (0..part.len()).try_for_each(|chunk| part.chunk_bytes(chunk).map(drop))
@@ -335,6 +379,9 @@ impl Incoming {
         };
         let mut index = vec![0; bytes as usize];
         coming.file.read_at(&mut index, at - u64::from(bytes))?;
+        if !is_index(&index, info) {
+            return Ok(Some(coming));
+        }
         let Some(chunks) = index_of(index.into(), info) else {
             return Ok(Some(coming));
         };
@@ -361,13 +408,18 @@ impl Incoming {
 
     // Removes parts on their way that this base does not have.
     fn remove_others(&self) -> Result<(), StateError> {
-        let parts = self.manifest.parts.iter();
-        let own: BTreeSet<_> = parts.map(incoming_name).collect();
+        let own = names_of(&self.manifest);
         remove_incoming(self.disk.as_ref(), &self.dir, |name| !own.contains(name))
     }
 
+    // Where a part is while it comes.
     fn path(&self, info: &PartInfo) -> PathBuf {
-        self.dir.join(incoming_name(info))
+        self.dir.join(file_name(info, INCOMING))
+    }
+
+    // Where it is once all of it has come.
+    fn come_path(&self, info: &PartInfo) -> PathBuf {
+        self.dir.join(file_name(info, COME))
     }
 }
 
@@ -463,7 +515,11 @@ impl Coming {
         }
         let tail = std::mem::take(&mut self.tail).freeze();
         let index = tail.slice(TRAILER_BYTES..);
-        let chunks = index_of(index.clone(), info).ok_or(forged("its index is another one"))?;
+        if !is_index(&index, info) {
+            return Err(forged("its index is another one"));
+        }
+        let what = "its chunks are not such as a node makes";
+        let chunks = index_of(index.clone(), info).ok_or(IncomingError::Unsound { what })?;
         let end = [index, Bytes::copy_from_slice(&trailer)].concat();
         self.file.write_at(&end, info.bytes - end.len() as u64)?;
         self.file.write_at(HEAD, 0)?;
@@ -485,7 +541,7 @@ pub(super) fn remove_incoming(
     let names = texts(disk.list(dir)?);
     let old = names
         .iter()
-        .filter(|name| name.ends_with(SUFFIX) && is_old(name));
+        .filter(|name| is_on_its_way(name) && is_old(name));
     let mut has_removed = false;
     for name in old {
         remove_if_there(disk, &dir.join(name))?;
@@ -502,10 +558,22 @@ fn parts_of(base: Option<&Base>) -> BTreeSet<PartId> {
     parts.map(|(_, info)| info.id).collect()
 }
 
-fn incoming_name(info: &PartInfo) -> String {
+fn file_name(info: &PartInfo, suffix: &str) -> String {
     let name = info.id.file_name();
     let name = name.split_once('.').map_or(name.as_str(), |(hash, _)| hash);
-    format!("{name}{SUFFIX}")
+    format!("{name}{suffix}")
+}
+
+// The names of the files of its parts before they are in place.
+fn names_of(manifest: &BaseManifest) -> BTreeSet<String> {
+    let parts = manifest.parts.iter();
+    parts
+        .flat_map(|info| [INCOMING, COME].map(|suffix| file_name(info, suffix)))
+        .collect()
+}
+
+fn is_on_its_way(name: &str) -> bool {
+    name.ends_with(INCOMING) || name.ends_with(COME)
 }
 
 fn remove_if_there(disk: &dyn Disk, path: &std::path::Path) -> io::Result<()> {
@@ -515,5 +583,6 @@ fn remove_if_there(disk: &dyn Disk, path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-const SUFFIX: &str = ".incoming";
+const INCOMING: &str = ".incoming";
+const COME: &str = ".come";
 const WRITE_BACK_BYTES: u64 = 512 << 10;

@@ -12,12 +12,33 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use crate::{
     id::{Author, EntryId, StoreId},
+    limits::{BASE_ANCHORS_MAX, BASE_KEY_BYTES_MAX, BASE_PART_BYTES_MAX, BASE_PARTS_MAX},
     protocol::{anchor::Anchor, frontier::Frontier, hlc::Hlc},
     state::base::{
         part::{PartId, PartInfo},
         record::RecordKey,
     },
 };
+
+/// Why the bytes of a peer are not taken as the manifest of a base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// No node sends such bytes.
+    #[error("the peer sent something that is not the manifest of a base of this store")]
+    Malformed,
+    /// The base is larger than this node takes.
+    #[error(
+        "the base that the peer offers is too large: {count} {what}, at most {count_max} are taken"
+    )]
+    TooLarge {
+        /// The things that were counted.
+        what: &'static str,
+        /// Their number.
+        count: u64,
+        /// The greatest number allowed.
+        count_max: u64,
+    },
+}
 
 /// The content of a base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +89,14 @@ impl BaseManifest {
         numbered.encode()
     }
 
-    /// Reads what a peer sent. `None` unless it is exactly what `encode_for_peers` returns for a base that
-    /// a node can have: with one anchor an author and parts in order.
-    pub fn of_peer(bytes: &[u8]) -> Option<Self> {
-        let manifest = Self::decode(bytes)?;
+    /// Reads what a peer sent, which must be exactly what `encode_for_peers` returns for a base that a node
+    /// can have: with one anchor an author and parts in order.
+    ///
+    /// # Errors
+    /// `ManifestError`.
+    pub fn of_peer(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest = Self::decode(bytes).ok_or(ManifestError::Malformed)?;
+        manifest.check_size()?;
         let mut length = Some(0_u64);
         for part in &manifest.parts {
             length = length.and_then(|sum| sum.checked_add(part.bytes));
@@ -80,7 +105,36 @@ impl BaseManifest {
             && manifest.anchors.iter().all(|(_, anchor)| anchor.seq > 0)
             && length.is_some()
             && manifest.encode_for_peers() == bytes;
-        is_sound.then_some(manifest)
+        is_sound.then_some(manifest).ok_or(ManifestError::Malformed)
+    }
+
+    fn check_size(&self) -> Result<(), ManifestError> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let longest = self.parts.iter().map(|part| part.bytes).max();
+        let key = self.parts.iter().map(|part| part.first.0.len()).max();
+        for (what, count, count_max) in [
+            ("parts", count(self.parts.len()), count(BASE_PARTS_MAX)),
+            (
+                "authors",
+                count(self.anchors.len()),
+                count(BASE_ANCHORS_MAX),
+            ),
+            ("bytes of a part", longest.unwrap_or(0), BASE_PART_BYTES_MAX),
+            (
+                "bytes of a key",
+                count(key.unwrap_or(0)),
+                count(BASE_KEY_BYTES_MAX),
+            ),
+        ] {
+            if count > count_max {
+                return Err(ManifestError::TooLarge {
+                    what,
+                    count,
+                    count_max,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Returns the bytes of the file.

@@ -24,6 +24,6 @@ mod tests;
 pub use base::{Base, Bases};
 pub(crate) use builder::{BaseBuilder, Body};
 pub use incoming::{Incoming, IncomingError, Progress};
-pub use manifest::BaseManifest;
+pub use manifest::{BaseManifest, ManifestError};
 pub use outgoing::OutgoingPart;
 pub(crate) use record::{RecordKey, RecordKind};

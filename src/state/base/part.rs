@@ -16,6 +16,7 @@ use data_encoding::HEXLOWER;
 
 use crate::{
     disk::{Disk, DiskFile, Open},
+    limits::{BASE_CHUNK_BYTES_MAX, BASE_INDEX_BYTES_MAX, BASE_KEY_BYTES_MAX},
     state::{
         StateError,
         base::{
@@ -178,22 +179,31 @@ pub(super) fn index_bytes(trailer: &[u8; TRAILER_BYTES], info: &PartInfo) -> Opt
     let end = offset
         .checked_add(u64::from(bytes))?
         .checked_add(TRAILER_BYTES as u64)?;
-    (*trailer == info.id.0 && end == info.bytes && bytes <= INDEX_BYTES_MAX).then_some(bytes)
+    (*trailer == info.id.0 && end == info.bytes && bytes <= BASE_INDEX_BYTES_MAX).then_some(bytes)
+}
+
+/// Returns whether `index` is the index that the name of the part covers.
+pub(super) fn is_index(index: &[u8], info: &PartInfo) -> bool {
+    *blake3::hash(index).as_bytes() == info.id.0
 }
 
 /// Reads the index of a part of `info`. `None` unless its chunks follow one another from the head of the
-/// file to the index, and it has the first record and the number of records of `info`.
+/// file to the index, each as long as a node makes it, and it has the first record and the number of
+/// records of `info`.
 pub(super) fn index_of(index: Bytes, info: &PartInfo) -> Option<Vec<ChunkInfo>> {
-    if *blake3::hash(&index).as_bytes() != info.id.0 {
-        return None;
-    }
     let end = info
         .bytes
         .checked_sub(TRAILER_BYTES as u64 + index.len() as u64)?;
     let chunks = decode_index(index)?;
     let (mut offset, mut records) = (HEAD.len() as u64, 0_u64);
-    for chunk in &chunks {
-        if chunk.offset != offset || chunk.bytes == 0 {
+    for (number, chunk) in chunks.iter().enumerate() {
+        // So many short ones would take more memory than the part has bytes.
+        let is_last = number + 1 == chunks.len();
+        let bytes_min = if is_last { 1 } else { CHUNK_BYTES };
+        let is_sound = (bytes_min as u64..=u64::from(BASE_CHUNK_BYTES_MAX))
+            .contains(&u64::from(chunk.bytes))
+            && chunk.first.0.len() <= BASE_KEY_BYTES_MAX;
+        if chunk.offset != offset || !is_sound {
             return None;
         }
         offset = offset.checked_add(u64::from(chunk.bytes))?;
@@ -358,9 +368,6 @@ pub(super) fn damaged(name: &str, what: &str) -> StateError {
 pub(super) const HEAD: &[u8; 8] = b"LATBASE\x01";
 /// Bytes of the end of a part, which says where its index is.
 pub(super) const TRAILER_BYTES: usize = 8 + 4 + 32;
-// An index of 64 MiB of chunks, each of which begins with the longest key. One that peers offer is not
-// longer.
-const INDEX_BYTES_MAX: u32 = 8 << 20;
 const SUFFIX: &str = ".part";
 const NEW: &str = "part.new";
 const WRITE_BACK_BYTES: u64 = 512 << 10;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::{
     bus::StateReset,
     id::Author,
-    log::{Begins, CannotInstall, LogError},
+    log::{Begins, CannotInstall, InstallPlan, LogError},
     protocol::anchor::Anchor,
     state::{Base, State, StateError},
     store::{
@@ -76,14 +76,14 @@ impl Writer {
         // Other entries may count now.
         self.recount();
         let hash = base.manifest().hash();
-        let begins = self.plan(&base.manifest().anchors, keeps, false)?;
-        if let Err(error) = self.logs.prepare_install(&begins, &hash) {
+        let plan = self.plan(&base.manifest().anchors, keeps, false)?;
+        if let Err(error) = self.logs.prepare_install(&plan, &hash) {
             // If it stays, the next opening removes it: the base is not in place.
             drop(self.logs.forget_install(&hash));
             return Err(error.into());
         }
         self.commit_base(base, &hash)?;
-        match self.logs.install(begins, &hash) {
+        match self.logs.install(plan, &hash) {
             Ok((pruning, removed)) => {
                 tracing::info!(store = %self.config.id, ?pruning, "a base of a peer is installed");
                 if let Err(error) = removed {
@@ -118,7 +118,7 @@ impl Writer {
         anchors: &[(Author, Anchor)],
         keeps: Option<Author>,
         is_trial: bool,
-    ) -> Result<Begins, InstallError> {
+    ) -> Result<InstallPlan, InstallError> {
         if self.config.root {
             return Err(InstallError::Root);
         }

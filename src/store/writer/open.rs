@@ -82,6 +82,8 @@ pub(in crate::store) fn open(
         folding: Arc::default(),
         taking: Arc::default(),
         named: std::sync::Mutex::default(),
+        choice: std::sync::Mutex::default(),
+        damaged_parts: std::sync::Mutex::default(),
         come: std::sync::Mutex::default(),
         bus: Bus::new(config.bus_batches, published),
         fresh: outbox::channel(),

@@ -2,6 +2,7 @@
 
 use lattice::{
     Store,
+    id::{Seq, StoreId},
     net::{JoinError, JoinEvent, PeerError},
     node::OwnData,
     protocol::{
@@ -131,6 +132,20 @@ async fn base_comes_once_an_admin_has_named_it() {
     let mut host = Host::new().await;
     host.put("1").await;
     host.prune().await;
+    // Other stores do not wait for the base of that one: some of them come after it.
+    let mut others = Vec::new();
+    for n in 0..8 {
+        let id = host
+            .peer
+            .node
+            .create_store(&format!("other-{n}"))
+            .await
+            .unwrap()
+            .id;
+        let other = host.peer.node.open_store(&id).unwrap();
+        other.put("/here", "1").await.unwrap();
+        others.push(other);
+    }
     let b = Peer::new("b").await;
     let invitation = host.peer.net.invite(Role::Writer, 60_000).await.unwrap();
     let (events, _steps) = mpsc::channel(1000);
@@ -145,6 +160,10 @@ async fn base_comes_once_an_admin_has_named_it() {
     assert!(what.contains("no admin has named the base"), "{what}");
     let jobs = b.node.open_store(&host.jobs.id()).unwrap();
     assert!(jobs.frontier().is_empty() && jobs.begins().is_empty());
+    for other in &others {
+        let of_b = until("the store is open", async || b.node.open_store(&other.id())).await;
+        equal(&of_b, other).await;
+    }
     until("the status says it", async || {
         let error = status_at(&b, &host.peer.node.id()).error;
         matches!(error, Some(PeerError::Base { .. })).then_some(())
@@ -153,6 +172,81 @@ async fn base_comes_once_an_admin_has_named_it() {
     host.name_base().await;
     equal(&jobs, &host.jobs).await;
     assert_eq!(status_at(&b, &host.peer.node.id()).strikes, 0);
+    b.stop().await;
+    host.peer.stop().await;
+}
+
+// Writes as soon as the store is open, again and again until it is done. Returns the place.
+fn write_at_once(node: &lattice::Node, store: StoreId) -> tokio::task::JoinHandle<Seq> {
+    let node = node.clone();
+    tokio::spawn(async move {
+        loop {
+            if let Some(jobs) = node.open_store(&store)
+                && let Ok(written) = jobs.put("/back", "1").await
+            {
+                return written.seq;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+}
+
+/// The key of a member is all that is left of its disk, or all but one store. Its entries are in the base and
+/// at the others. A write that comes before them would take a place that is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn member_whose_disk_died_comes_back_under_its_own_identity() {
+    let mut host = Host::new().await;
+    host.put("1").await;
+    let b = Peer::new("b").await;
+    b.join(&host.peer, Role::Writer).await;
+    let (store, id) = (host.jobs.id(), b.node.id());
+    let jobs = b.node.open_store(&store).unwrap();
+    for n in 0..20 {
+        jobs.put(format!("/by/b/{n}"), "before").await.unwrap();
+    }
+    has(&host.jobs, "/by/b/19", "before").await;
+    host.prune().await;
+    host.name_base().await;
+    for n in 0..500 {
+        jobs.put(format!("/tail/{n}"), "tail").await.unwrap();
+    }
+    has(&host.jobs, "/tail/499", "tail").await;
+    let mut last = jobs.frontier().seq(&id);
+    drop(jobs);
+    let dir = b.stop().await;
+    let new = tempfile::tempdir().unwrap();
+    let key = "identity.key";
+    std::fs::copy(dir.path().join(key), new.path().join(key)).unwrap();
+    drop(dir);
+
+    let b = Peer::at(new, "b").await;
+    assert_eq!(b.node.id(), id);
+    let writing = write_at_once(&b.node, store);
+    b.join(&host.peer, Role::Writer).await;
+    let check = async |b: &Peer, seq: Seq, last: Seq| {
+        assert_eq!(seq, last + 1, "it goes on after its last entry");
+        let jobs = b.node.open_store(&store).unwrap();
+        has(&host.jobs, "/back", "1").await;
+        equal(&jobs, &host.jobs).await;
+        for (key, value) in [("/by/b/7", "before"), ("/tail/7", "tail"), ("/job/7", "1")] {
+            let here = jobs.get(key.as_bytes()).await.unwrap();
+            assert_eq!(here.unwrap().value, value, "{key}");
+        }
+        for forks in [host.jobs.status().await.forks, jobs.status().await.forks] {
+            assert!(forks.is_empty(), "{forks:?}");
+        }
+        jobs.frontier().seq(&id)
+    };
+    let seq = timeout(SOON, writing).await.unwrap().unwrap();
+    last = check(&b, seq, last).await;
+
+    // One store is lost, and the root store is there.
+    let dir = b.stop().await;
+    let path = dir.path().join("stores").join(store.to_string());
+    std::fs::remove_dir_all(path).unwrap();
+    let b = Peer::at(dir, "").await;
+    let seq = timeout(SOON, write_at_once(&b.node, store)).await;
+    check(&b, seq.unwrap().unwrap(), last).await;
     b.stop().await;
     host.peer.stop().await;
 }

@@ -1,7 +1,11 @@
 //! The end of history in a mesh: an admin makes final what all members have, and then each node removes
 //! it by itself.
 
-use super::{hostile::attacker::until, roots::vouched, *};
+use super::{
+    hostile::attacker::{status_at, until},
+    roots::vouched,
+    *,
+};
 use lattice::{
     id::Author,
     node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tending},
@@ -117,6 +121,49 @@ async fn what_all_members_have_becomes_final_and_goes() {
     }
     a.stop().await;
     b.stop().await;
+}
+
+/// Admin A and writer C are never online at the same time; both meet B. A never heard what C has, so nothing
+/// became final, and after a restart A had to meet every member again.
+#[tokio::test(flavor = "multi_thread")]
+async fn admin_learns_from_one_member_what_another_has_and_keeps_it() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Admin).await;
+    let (of_a, of_b) = shared(&a, &b).await;
+    let id = of_a.id();
+    fill(&of_a, "a", 20).await;
+    has(&of_b, "/a/9", "19").await;
+    drop(of_a);
+    let dir_of_a = a.stop().await;
+    let c = Peer::new("c").await;
+    c.join(&b, Role::Writer).await;
+    let id_of_c = c.node.id();
+    let of_c = until("c opens it", async || c.node.open_store(&id)).await;
+    fill(&of_c, "c", 20).await;
+    has(&of_b, "/c/9", "19").await;
+    until("b knows that c has everything", async || {
+        (status_at(&b, &id_of_c).behind == Some(0)).then_some(())
+    })
+    .await;
+    drop(of_c);
+    c.stop().await;
+
+    let a = Peer::at(dir_of_a, "").await;
+    let of_a = a.node.open_store(&id).unwrap();
+    has(&of_a, "/c/9", "19").await;
+    let made = make_final(&a, &of_a).await;
+    assert!(made.anchors.seq(&id_of_c) > 0, "{made:?}");
+    until("the act is everywhere", async || {
+        (of_b.finality().last() == made.anchors).then_some(())
+    })
+    .await;
+    drop((of_a, of_b));
+    b.stop().await;
+    let a = a.restart().await;
+    let of_a = a.node.open_store(&id).unwrap();
+    let seen = a.node.outlook(&of_a, &POLICY(), true).await.unwrap();
+    assert!(seen.watermark.is_ok(), "{:?}", seen.watermark);
+    a.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,6 +66,7 @@ impl Link {
         let own = nodes[between[0]].replica.frontier.clone();
         let (session, hello) = Session::open(STORE, own, Vec::new()).unwrap();
         let session = session.beginning_at(&nodes[between[0]].begins());
+        let session = session.with_pieces_of(PIECE_BYTES);
         let end = |node: usize, session| End {
             node,
             session,
@@ -105,7 +106,8 @@ impl Link {
         let acceptor = &mut self.ends[1];
         let own = nodes[acceptor.node].replica.frontier.clone();
         let session = Session::accept(STORE, own).unwrap();
-        acceptor.session = Some(session.beginning_at(&nodes[acceptor.node].begins()));
+        let session = session.beginning_at(&nodes[acceptor.node].begins());
+        acceptor.session = Some(session.with_pieces_of(PIECE_BYTES));
     }
 
     /// The hello takes its time, too, and a hostile opener sends something else instead.
@@ -434,7 +436,7 @@ impl End {
     // Sends these bytes in small pieces.
     fn read_pieces(&mut self, bytes: &Bytes) {
         self.is_base = true;
-        let pieces = bytes.chunks(100);
+        let pieces = bytes.chunks(PIECE_BYTES);
         self.reading = pieces.map(Bytes::copy_from_slice).collect();
     }
 
@@ -442,6 +444,9 @@ impl End {
         self.session.as_ref().is_some_and(Session::is_reading)
     }
 }
+
+// Bytes of a base that are sent at once.
+const PIECE_BYTES: usize = 100;
 
 // Bytes that break a rule wherever they come: a length above the maximum, or a message that an
 // acceptor sends, from which no session goes on.

@@ -1,12 +1,15 @@
 //! A base of a peer in place of entries that were removed there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use lattice::{
     Store,
+    disk::{Disk as _, Open},
     id::Seq,
+    limits::{BASE_IDLE_MS, BASE_TRIES_MAX},
     protocol::{
         anchors_act::BaseHash,
+        entry::VerifiedEntry,
         frontier::{Frontier, FrontierTip},
         sync::{BaseNeed, Message, SyncError},
     },
@@ -15,8 +18,8 @@ use lattice::{
 
 use crate::support::{
     disk::{Image, MemDisk},
-    model::{AUTHOR_A, author_of},
-    pruned::{Chains, ENTRIES, SEGMENT_BYTES, listed},
+    model::{AUTHOR_A, AUTHOR_B, author_of, put},
+    pruned::{Chains, ENTRIES, SEGMENT_BYTES, author_b, listed, signed},
     sync::{Failed, Side, begin, sync, sync_all, sync_sides},
     watch::next,
 };
@@ -217,6 +220,154 @@ async fn own_log_that_ends_before_its_anchor_is_kept_and_a_lost_one_goes_on_at_i
     sync_all(&old.store, &giver.store).await;
     assert_equal(&old, &giver).await;
     assert!(giver.store.status().await.forks.is_empty());
+}
+
+// Another entry of B after the entry at `seq`, and `count` after it.
+fn fork_of_b(chains: &Chains, seq: Seq, count: u64) -> Vec<VerifiedEntry> {
+    let mut before = chains.at(AUTHOR_B, seq).cloned();
+    let mut fork = Vec::new();
+    for n in 0..=count {
+        let stamp = before.as_ref().unwrap().header.hlc.wall_ms + 1;
+        let ops = vec![put(&format!("/fork/{n}"), "void")];
+        let next = signed(AUTHOR_B, before.as_ref(), BTreeSet::new(), stamp, ops);
+        fork.push(next.clone());
+        before = Some(next);
+    }
+    fork
+}
+
+/// B has forked before its anchor, and this store has the branch that nobody counts. It could not install a
+/// base any more.
+#[tokio::test]
+async fn branches_that_left_before_the_anchor_are_void_and_keep_no_base_out() {
+    // With the branch that has the anchor, with one that ends before it, and without either.
+    for count in [18, 9, 0] {
+        let (pruned, mut new) = (pruned().await, Chains::with(count).await);
+        // The void branch ends before the anchor, at it, or after it.
+        for (left, more) in [(2, 1), (3, 5), (4, 20)] {
+            let fork = fork_of_b(&pruned, left, more);
+            if count > 0 {
+                for entry in &fork {
+                    new.ingest(entry).await;
+                }
+            }
+        }
+        // A branch that left at the anchor is no void one.
+        let at_anchor = fork_of_b(&pruned, B, 1);
+        for chains in [&pruned, &new] {
+            for entry in at_anchor.iter().filter(|_| count == 18) {
+                chains.ingest(entry).await;
+            }
+        }
+        trust(&new, &pruned);
+        assert_eq!(sync_all(&new.store, &pruned.store).await, 1, "{count}");
+        let aside = || {
+            let image = new.disk.image();
+            let names = image.keys().map(|path| path.display().to_string());
+            names.filter(|name| name.contains(".aside-")).count()
+        };
+        // The first branch goes on, if no other one does.
+        let expected = match count {
+            18 | 9 => 3,
+            _none => 0,
+        };
+        assert!(aside() >= expected, "{count}: {} files", aside());
+        for _opened_again in 0..2 {
+            assert_equal(&new, &pruned).await;
+            assert_eq!(new.store.verify().await.unwrap().damage, []);
+            assert_eq!(new.store.status().await.damage, [] as [String; 0]);
+            assert!(new.store.get(b"/fork/5").await.unwrap().is_none());
+            new.store.put("/own", "o").await.unwrap();
+            new.store.delete("/own").await.unwrap();
+            sync_all(&new.store, &pruned.store).await;
+            new.reopen().await;
+        }
+    }
+}
+
+/// Its own log has forked from that of the mesh, and goes on after the anchor.
+#[tokio::test]
+async fn own_branch_that_left_before_the_anchor_is_set_aside() {
+    let (giver, mut own) = (Chains::new().await, Chains::with(20).await);
+    own.store.put("/own", "1").await.unwrap();
+    own.store.close().await.unwrap();
+    let image = own.disk.image();
+    own.store = own.open().await.unwrap();
+    own.store.put("/own", "2").await.unwrap();
+    let last = own.store.put("/own", "3").await.unwrap();
+    sync(&own.store, &giver.store).await;
+    let mut anchors = giver.tips(15, 13);
+    let tip = FrontierTip {
+        seq: last.seq,
+        id: last.entry,
+    };
+    anchors.insert(own.store.author(), tip);
+    giver.store.drop_before(anchors).await.unwrap();
+    own.store.close().await.unwrap();
+    // A copy of its directory from before, which wrote on.
+    own.disk = MemDisk::new(&image).in_segments_of(SEGMENT_BYTES);
+    own.store = own.open().await.unwrap();
+    for value in ["2, too", "3, too", "4"] {
+        own.store.put("/own", value).await.unwrap();
+    }
+    trust(&own, &giver);
+    assert_eq!(sync_all(&own.store, &giver.store).await, 1);
+    let next = own.store.put("/own", "5").await.unwrap();
+    assert_eq!(next.seq, 4, "it goes on at the anchor");
+    sync_all(&own.store, &giver.store).await;
+    assert_equal(&own, &giver).await;
+    assert!(giver.store.status().await.forks.is_empty());
+    own.reopen().await;
+    assert_equal(&own, &giver).await;
+}
+
+/// A frame at or right behind the anchor cannot be read. That kept the base out for ever, because nobody has
+/// the entries before the anchor any more.
+#[tokio::test]
+async fn damage_anywhere_in_a_log_keeps_no_base_out() {
+    let pruned = pruned().await;
+    let old = Chains::with(22).await;
+    old.store.close().await.unwrap();
+    let image = old.disk.image();
+    let of_b = author_b().to_string();
+    let is_of_b = |path: &&std::path::PathBuf| path.display().to_string().contains(&of_b);
+    let (mut damaged, mut installed) = (0, 0);
+    for path in image.keys().filter(is_of_b) {
+        let bytes = image[path].len();
+        for (at, length) in (0..bytes).step_by(90).flat_map(|at| [(at, 40), (at, 900)]) {
+            let disk = MemDisk::new(&image).in_segments_of(SEGMENT_BYTES);
+            let file = disk.open(path, Open::Existing).unwrap();
+            let length = length.min(bytes - at);
+            file.write_at(&vec![0xee; length], at as u64).unwrap();
+            drop(file);
+            let mut new = Chains {
+                disk,
+                clock: old.clock.clone(),
+                store: old.store.clone(),
+                entries: old.entries.clone(),
+            };
+            new.store = new.open().await.unwrap();
+            damaged += usize::from(!new.store.missing().await.unwrap().is_empty());
+            trust(&new, &pruned);
+            for _session in 0..4 {
+                installed += usize::from(
+                    sync(&new.store, &pruned.store).await[0].base == BaseNeed::Installed,
+                );
+            }
+            let context = format!("{length} bytes at {at} of {}", path.display());
+            assert_eq!(new.store.frontier(), pruned.store.frontier(), "{context}");
+            assert_equal(&new, &pruned).await;
+            new.reopen().await;
+            assert_equal(&new, &pruned).await;
+            let damage = new.store.verify().await.unwrap().damage;
+            assert_eq!(damage, [], "{context}");
+            new.store.close().await.unwrap();
+        }
+    }
+    assert!(
+        damaged > 5 && installed > 20,
+        "{damaged}, {installed} installed"
+    );
 }
 
 // Both speak version 1: the opener says so, and the acceptor answers in it.
@@ -442,6 +593,95 @@ async fn peer_that_moves_to_its_next_base_midway_serves_the_one_that_was_asked_f
 
 fn new_begins(chains: &Chains) -> Frontier {
     chains.tips(B, C)
+}
+
+/// Acts name two bases, and one peer gives each. They erased each other's parts, so neither was ever whole.
+#[tokio::test]
+async fn newest_of_two_bases_is_taken_and_its_parts_stay() {
+    let (old, new) = (pruned().await, Chains::new().await);
+    new.drop_before(15, 15).await;
+    let mut taker = Chains::with(0).await;
+    let older = trust(&taker, &old);
+    let newer = trust(&taker, &new);
+    let mut before = 0;
+    // The store is opened again between the two attempts of the second round.
+    for is_opened_again in [false, true] {
+        let mut sides = begin(&taker.store, &new.store).await;
+        let is_end = |it: &Message| matches!(it, Message::Part { last: true, .. });
+        // All of a part has come but its end.
+        let done = drive(&mut sides, |_, inbox| inbox.front().is_some_and(is_end));
+        assert!(!done.await.unwrap(), "it has ended");
+        let here = sides[0].taken.as_ref().unwrap().progress().bytes;
+        assert!(here >= before && here > 0, "{here} bytes after {before}");
+        before = here;
+        drop(sides);
+        if is_opened_again {
+            taker.reopen().await;
+            trust(&taker, &old);
+            trust(&taker, &new);
+        }
+        let [side, _] = sync_sides(&taker.store, &old.store).await;
+        let refused = side.refused.unwrap();
+        let is_older = matches!(
+            refused,
+            TakeBaseError::Older { hash, newer: by } if hash == older && by == newer
+        );
+        assert!(is_older && !refused.is_fault(), "{refused}");
+    }
+    // Nothing of the newer one comes any more.
+    taker.clock.set(taker.clock.now_ms() + BASE_IDLE_MS);
+    let [side, _] = sync_sides(&taker.store, &old.store).await;
+    assert_eq!(side.summary.unwrap().base, BaseNeed::Installed);
+    drop(side);
+    sync_all(&taker.store, &new.store).await;
+    assert_equal(&taker, &new).await;
+}
+
+/// The disk gives back other bytes of one part than came.
+#[tokio::test]
+async fn damaged_part_alone_is_asked_for_again_and_not_without_end() {
+    let (pruned, taker) = (pruned().await, Chains::with(0).await);
+    trust(&taker, &pruned);
+    let parts = pruned.store.offered_base().unwrap().parts().len();
+    for attempt in 1..=BASE_TRIES_MAX {
+        let mut sides = begin(&taker.store, &pruned.store).await;
+        let (mut asked, mut refused) = (0, None);
+        while refused.is_none() && sides.iter().any(|side| side.summary.is_none()) {
+            for at in [0, 1] {
+                let Some(message) = sides[at].inbox.pop_front() else {
+                    continue;
+                };
+                asked += usize::from(matches!(message, Message::WantPart { .. }));
+                if matches!(message, Message::Part { last: true, .. }) {
+                    damage_one_part(&taker);
+                }
+                match sides[at].handle(message).await {
+                    Ok(sent) => sides[1 - at].inbox.extend(sent),
+                    Err(error) => refused = Some(error),
+                }
+            }
+        }
+        let Some(Failed::Base(error)) = refused else {
+            panic!("attempt {attempt}: {refused:?}")
+        };
+        assert!(!error.is_fault(), "{error}");
+        let expected = if attempt == 1 { parts } else { 1 };
+        assert_eq!(asked, expected, "attempt {attempt}: {error}");
+        assert!(taker.store.frontier().is_empty());
+    }
+    let [side, _] = sync_sides(&taker.store, &pruned.store).await;
+    let refused = side.refused.unwrap();
+    assert!(matches!(refused, TakeBaseError::Unfit { .. }), "{refused}");
+}
+
+// Changes a byte of the first whole part that is on its way.
+fn damage_one_part(taker: &Chains) {
+    let image = taker.disk.image();
+    let mut names = image.keys();
+    let path = names.find(|path| path.extension().is_some_and(|it| it == "come"));
+    let Some(path) = path else { return };
+    let file = taker.disk.open(path, Open::Existing).unwrap();
+    file.write_at(&[0xff; 3], 20).unwrap();
 }
 
 /// Entries that came early wait in memory for those before them, which nobody has any more.

@@ -138,7 +138,9 @@ pub async fn begin<'a>(one: &'a Store, other: &'a Store) -> [Side<'a>; 2] {
     let (session, hello) = Session::open(one.id(), own(one), missing).unwrap();
     let accepting = Session::accept(one.id(), own(other)).unwrap();
     let side = |store: &'a Store, session: Session| Side {
-        session: session.beginning_at(&store.begins()),
+        session: session
+            .beginning_at(&store.begins())
+            .with_pieces_of(PIECE_BYTES),
         store,
         inbox: VecDeque::new(),
         summary: None,

@@ -17,12 +17,12 @@ fn opener(own: &[&VerifiedEntry], begins: &[&VerifiedEntry]) -> Session {
             ..
         }
     ));
-    session.beginning_at(&frontier(begins))
+    session.beginning_at(&frontier(begins)).with_pieces_of(1)
 }
 
 fn acceptor(own: &[&VerifiedEntry], begins: &[&VerifiedEntry]) -> Session {
     let session = Session::accept(STORE, frontier(own)).unwrap();
-    session.beginning_at(&frontier(begins))
+    session.beginning_at(&frontier(begins)).with_pieces_of(1)
 }
 
 fn names(actions: &[Action]) -> Vec<&'static str> {
@@ -104,13 +104,17 @@ fn side_that_lacks_removed_entries_takes_the_base_and_asks_for_nothing_else() {
     assert_eq!(actions, [Action::Keep(piece("chunk"), false)]);
     let actions = session.handle(part("s", true)).unwrap();
     assert_eq!(actions, [Action::Keep(piece("s"), true)]);
-    assert_eq!(session.on_part_wanted(None), [Action::Install]);
+    // The peer need not wait for the disk of this side.
+    let actions = session.on_part_wanted(None);
+    assert_eq!(names(&actions), ["Done", "install"]);
     assert_eq!(session.summary().base, BaseNeed::Open);
+    assert_eq!(session.waits_for(), Some(WaitsFor::Want));
     // The peer asks meanwhile, as in every session.
     let actions = session.handle(Message::Done).unwrap();
     assert_eq!(actions, []);
+    assert_eq!(session.waits_for(), None);
     let actions = session.on_installed();
-    assert_eq!(names(&actions), ["Done", "finish"]);
+    assert_eq!(names(&actions), ["finish"]);
     let summary = session.summary();
     assert_eq!((summary.base, summary.wants), (BaseNeed::Installed, 0));
 }
@@ -178,6 +182,40 @@ fn base_that_is_not_taken_ends_the_need_and_not_the_session() {
     let actions = session.handle(manifest("", true)).unwrap();
     assert_eq!(sent(actions), [Message::Done]);
     assert_eq!(session.summary().base, BaseNeed::Refused);
+}
+
+#[test]
+fn side_that_takes_no_base_asks_for_none() {
+    let chain = chain();
+    let mut session = opener(&[], &[]).without_base();
+    session.handle(begins(&[&chain[1]])).unwrap();
+    session.handle(tips(&[&chain[3]])).unwrap();
+    let actions = session.on_missing(vec![tip_of(&chain[1])]);
+    assert_eq!(sent(actions), [Message::Done]);
+    assert_eq!(session.summary().base, BaseNeed::Refused);
+}
+
+/// A peer sent a byte now and then, each within its time, and held the only transfer of the store.
+#[test]
+fn n1_short_piece_before_the_last_one_is_refused() {
+    let full = |byte: u8| Bytes::from(vec![byte; 4]);
+    let piece = |piece, last| Message::Part { piece, last };
+    let mut session = fetching().with_pieces_of(4);
+    session.handle(piece(full(1), false)).unwrap();
+    session.handle(piece(full(2), false)).unwrap();
+    let mut ended = fetching().with_pieces_of(4);
+    ended.handle(piece(full(1), false)).unwrap();
+    ended.handle(part("1", false)).unwrap();
+    ended.handle(part("", true)).unwrap();
+    let short = |message| SyncError::ShortPiece {
+        message,
+        bytes_min: 4,
+    };
+    session.handle(part("1", false)).unwrap();
+    assert_refused(session, part("2", true), short("Part"));
+    let mut session = lacking().with_pieces_of(4);
+    session.handle(manifest("man", false)).unwrap();
+    assert_refused(session, manifest("i", false), short("Manifest"));
 }
 
 #[test]

@@ -33,10 +33,19 @@ fn signed(raw: &Raw, store: StoreId, counter: u64, frontier: Frontier) -> Bytes 
 
 /// Sends a status to `peer` and returns its answer; empty if it refuses.
 async fn send_status(connection: &Connection, acks: Vec<Bytes>) -> Vec<u8> {
+    send_with_relayed(connection, acks, Vec::new()).await
+}
+
+async fn send_with_relayed(
+    connection: &Connection,
+    acks: Vec<Bytes>,
+    relayed_acks: Vec<Bytes>,
+) -> Vec<u8> {
     let status = net::Status {
         now_ms: 1,
         addresses: None,
         acks,
+        relayed_acks,
     };
     let mut line = Line::open(connection, STATUS_STREAM).await.unwrap();
     line.raw(&status.encode_to_vec()).await;
@@ -145,6 +154,73 @@ async fn n2_status_full_of_bad_acks_is_one_strike() {
         began.elapsed() > Duration::from_secs(4),
         "statuses are paced"
     );
+    field.stop().await;
+}
+
+/// A member passes on acks of others: what they have not signed is its fault, and what is old, of a stranger
+/// or of an unknown store shows nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_acks_that_a_member_passes_on_are_checked_as_those_of_their_nodes() {
+    let field = Field::new().await;
+    let (root, a) = (field.a.node.root(), field.a.node.id());
+    let raw = field.member(20, Role::Writer).await;
+    let other = field.member(21, Role::Writer).await;
+    let stranger = Raw::new(22).await;
+    let connection = raw.connected(&field.a, SYNC).await;
+    let relay = async |acks: Vec<Bytes>| {
+        let answer = send_with_relayed(&connection, Vec::new(), acks).await;
+        net::Status::decode(answer.as_slice()).unwrap_or_default()
+    };
+    let ahead = || status_at(&field.a, &other.author()).ahead;
+    let of = |counter, seq| signed(&other, root.id(), counter, far(a, seq, 1));
+    let mut forged = of(9, 9000).to_vec();
+    // In the signature, which is before the key.
+    let at = forged.len() - 60;
+    forged[at] ^= 1;
+    eprintln!("N2 forgeries, and rubbish");
+    relay(vec![forged.into(); 5000]).await;
+    struck(&field.a, &raw.author(), 1, "not signed by it").await;
+    relay(vec![Bytes::from(vec![0xff; 96]); 1000]).await;
+    struck(&field.a, &raw.author(), 2, "a malformed ack").await;
+    relay(vec![Bytes::new(); 500_000]).await;
+    struck(&field.a, &raw.author(), 3, "a malformed status").await;
+    assert_eq!(ahead(), None);
+
+    eprintln!("N2 strangers, unknown stores, own ones");
+    let mut acks = vec![
+        signed(&stranger, root.id(), 1, far(a, 7000, 1)),
+        signed(&other, StoreId([9; 16]), 1, far(a, 7000, 1)),
+        signed(&raw, root.id(), 1, far(a, 7000, 1)),
+    ];
+    relay(acks.clone()).await;
+    assert_eq!(ahead(), None);
+    assert_eq!(status_at(&field.a, &raw.author()).ahead, None);
+    acks.push(of(5, 5000));
+    relay(acks).await;
+    let known = ahead().expect("the ack that was passed on");
+    assert!(known > 4000, "{known}");
+    eprintln!("N2 an older one, and its node is not passed it back");
+    relay(vec![of(4, 9000)]).await;
+    assert_eq!(ahead(), Some(known));
+    assert_eq!(status_at(&field.a, &raw.author()).strikes, 3);
+
+    eprintln!("N2 a member that is removed");
+    let connection = other.connected(&field.a, SYNC).await;
+    let passed = |answer: Vec<u8>, of: &Raw| {
+        let status = net::Status::decode(answer.as_slice()).unwrap();
+        let acks = status.relayed_acks.into_iter();
+        let acks = acks.map(|ack| Ack::open(ack).unwrap());
+        acks.filter(|ack| ack.node == of.author()).count()
+    };
+    let own = signed(&raw, root.id(), 8, Frontier::default());
+    let first = raw.connected(&field.a, SYNC).await;
+    send_status(&first, vec![own]).await;
+    let answer = send_status(&connection, Vec::new()).await;
+    assert_eq!(
+        (passed(answer.clone(), &raw), passed(answer, &other)),
+        (1, 0)
+    );
+    field.still_works().await;
     field.stop().await;
 }
 

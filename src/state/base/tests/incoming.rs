@@ -1,302 +1,17 @@
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
-use bytes::Bytes;
+use bytes::BufMut as _;
 
-use super::{
-    Base, BaseBuilder, BaseManifest, Bases, Body, Incoming, IncomingError, OutgoingPart, RecordKey,
-    RecordKind,
-};
+use super::*;
 use crate::{
-    disk::{Disk, RealDisk},
-    id::{Author, EntryId, StoreId},
-    protocol::{anchor::Anchor, hlc::Hlc, merkle::Levels},
-    state::{StateError, row::encode_cause},
-    support::random::{Random, for_each_seed},
+    disk::Disk,
+    limits::{BASE_ANCHORS_MAX, BASE_KEY_BYTES_MAX, BASE_PART_BYTES_MAX, BASE_PARTS_MAX},
+    state::base::{
+        Incoming, IncomingError, ManifestError, OutgoingPart,
+        chunk::CHUNK_BYTES,
+        part::{HEAD, PartId, PartInfo, TRAILER_BYTES},
+    },
 };
-
-const STORE: StoreId = StoreId([5; 16]);
-
-type Model = BTreeMap<RecordKey, Bytes>;
-
-fn manifest(number: u64) -> BaseManifest {
-    let anchor = Anchor {
-        seq: number,
-        id: EntryId([7; 32]),
-        hlc: Hlc::new(9, 1).unwrap(),
-    };
-    BaseManifest {
-        store: STORE,
-        number,
-        keys: 3,
-        entries: 4,
-        anchors: vec![(Author([1; 32]), anchor)],
-        has_taken_back: true,
-        parts: Vec::new(),
-    }
-}
-
-fn build(
-    dir: &Path,
-    before: Option<&Base>,
-    number: u64,
-    changes: Vec<(RecordKey, Body<'_>)>,
-) -> Base {
-    let mut builder = BaseBuilder::begin(&RealDisk, dir, Levels::new(STORE)).unwrap();
-    builder.merge(before, changes).unwrap();
-    builder.finish(manifest(number)).unwrap()
-}
-
-fn open(dir: &Path) -> Result<Option<Arc<Base>>, StateError> {
-    Ok(Bases::open(&RealDisk, dir, STORE)?.newest)
-}
-
-fn key(kind: RecordKind, key: impl AsRef<[u8]>) -> RecordKey {
-    RecordKey::new(kind, key.as_ref())
-}
-
-fn puts(model: &Model) -> Vec<(RecordKey, Body<'static>)> {
-    let puts = model.iter();
-    puts.map(|(key, body)| (key.clone(), Body::Is(body.clone())))
-        .collect()
-}
-
-fn check(base: &Base, model: &Model) {
-    let mut read = Model::new();
-    let all = RecordKey(Bytes::new());
-    base.each_from(&all, |key, body| {
-        assert!(read.last_key_value().is_none_or(|(last, _)| last < key));
-        read.insert(key.clone(), body.clone());
-        Ok(true)
-    })
-    .unwrap();
-    assert!(read == *model, "{} of {}", read.len(), model.len());
-    assert_eq!(base.check().unwrap(), model.len() as u64);
-    for (key, body) in model.iter().step_by(model.len() / 50 + 1) {
-        assert_eq!(base.get(key).unwrap().as_ref(), Some(body));
-        let from: Vec<_> = model.range(key..).take(3).collect();
-        let mut read = Vec::new();
-        base.each_from(key, |key, body| {
-            read.push((key.clone(), body.clone()));
-            Ok(read.len() < 3)
-        })
-        .unwrap();
-        assert!(read.iter().map(|(k, b)| (k, b)).eq(from));
-    }
-}
-
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let names = fs::read_dir(dir).unwrap();
-    let files = names.map(|name| {
-        let path: PathBuf = name.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        (name, fs::read(path).unwrap())
-    });
-    files.collect()
-}
-
-fn some_records(count: u32) -> Model {
-    let mut model = Model::new();
-    for n in 0..count {
-        let body = vec![n.to_le_bytes()[0]; 60 + (n as usize * 7) % 300];
-        model.insert(key(RecordKind::Heads, format!("/key/{n}")), body.into());
-    }
-    model.insert(key(RecordKind::Fact, "tfact"), Bytes::new());
-    model.insert(key(RecordKind::Cause, [3; 16]), "cause".into());
-    let value = RecordKey::value(b"/key/3", &EntryId([9; 32]));
-    model.insert(value, vec![1; 300_000].into());
-    model
-}
-
-#[test]
-fn records_are_read_as_they_were_written() {
-    for count in [0, 1, 5000] {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(open(dir.path()).unwrap().is_none());
-        let model = some_records(count);
-        let base = build(dir.path(), None, 1, puts(&model));
-        check(&base, &model);
-        assert!(
-            base.get(&key(RecordKind::Heads, "/missing"))
-                .unwrap()
-                .is_none()
-        );
-        assert!(
-            base.get(&key(RecordKind::Cause, [0; 16]))
-                .unwrap()
-                .is_none()
-        );
-        let value = base.value(b"/key/3", &EntryId([9; 32])).unwrap();
-        assert_eq!(value.unwrap().len(), 300_000);
-        let hash = base.manifest().hash();
-        // Before it is committed there is none, and what was written is removed.
-        let committed = base
-            .commit(&RealDisk, dir.path(), None)
-            .unwrap()
-            .newest
-            .unwrap();
-        drop(committed);
-        let again = open(dir.path()).unwrap().unwrap();
-        assert_eq!(again.manifest().hash(), hash);
-        assert_eq!(again.manifest().anchors, manifest(1).anchors);
-        check(&again, &model);
-    }
-}
-
-#[test]
-fn a_base_that_was_not_committed_is_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = some_records(100);
-    drop(build(dir.path(), None, 1, puts(&model)));
-    assert!(!files(dir.path()).is_empty());
-    assert!(open(dir.path()).unwrap().is_none());
-    assert!(files(dir.path()).is_empty());
-    // Nor is the one before lost by one that was not.
-    let base = build(dir.path(), None, 1, puts(&model));
-    let base = base
-        .commit(&RealDisk, dir.path(), None)
-        .unwrap()
-        .newest
-        .unwrap();
-    let kept = files(dir.path());
-    drop(build(dir.path(), Some(&base), 2, puts(&some_records(3))));
-    check(&open(dir.path()).unwrap().unwrap(), &model);
-    assert!(files(dir.path()) == kept);
-}
-
-/// The base of a set of records has the same bytes, however they came together.
-#[test]
-fn equal_records_make_equal_files() {
-    for_each_seed(0..=5, |random: &mut Random| {
-        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut model = Model::new();
-        let mut base: Option<Arc<Base>> = None;
-        for number in 1..8 {
-            let mut changes: BTreeMap<RecordKey, Option<Bytes>> = BTreeMap::new();
-            let kinds = [RecordKind::Cause, RecordKind::Fact, RecordKind::Heads];
-            let keys = if number == 1 {
-                40_000
-            } else {
-                1 + random.below(300)
-            };
-            for _change in 0..keys {
-                let kind = kinds[random.below(3)];
-                let key = key(kind, random.below(60_000).to_string());
-                let body = vec![u8::try_from(number).unwrap(); random.below(120)];
-                let is_put = random.below(4) > 0;
-                changes.insert(key, is_put.then(|| body.into()));
-            }
-            for (key, body) in &changes {
-                match body {
-                    Some(body) => drop(model.insert(key.clone(), body.clone())),
-                    None => drop(model.remove(key)),
-                }
-            }
-            let changes = changes.into_iter().map(|(key, body)| match body {
-                Some(body) if body.len() % 2 == 0 => (key, Body::Is(body)),
-                Some(body) => (key, Body::Later(Box::new(move || Ok(body)))),
-                None => (key, Body::None),
-            });
-            let next = build(one.path(), base.as_deref(), number, changes.collect());
-            check(&next, &model);
-            base = Some(
-                next.commit(&RealDisk, one.path(), None)
-                    .unwrap()
-                    .newest
-                    .unwrap(),
-            );
-        }
-        let base = base.unwrap();
-        let parts = base.manifest().parts.len();
-        assert!(parts > 2, "{parts} parts");
-        let at_once = build(other.path(), None, 7, puts(&model));
-        assert_eq!(at_once.manifest().hash(), base.manifest().hash());
-        drop(
-            at_once
-                .commit(&RealDisk, other.path(), None)
-                .unwrap()
-                .newest
-                .unwrap(),
-        );
-        drop(base);
-        open(one.path()).unwrap();
-        assert!(files(one.path()) == files(other.path()));
-    });
-}
-
-#[test]
-fn a_part_without_changes_is_shared() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut model = Model::new();
-    for n in 0..300_000 {
-        model.insert(key(RecordKind::Heads, format!("/{n}")), "body".into());
-    }
-    let base = build(dir.path(), None, 1, puts(&model));
-    let base = base
-        .commit(&RealDisk, dir.path(), None)
-        .unwrap()
-        .newest
-        .unwrap();
-    let changed = key(RecordKind::Heads, "/7");
-    model.insert(changed.clone(), "new".into());
-    let next = build(
-        dir.path(),
-        Some(&base),
-        2,
-        vec![(changed, Body::Is("new".into()))],
-    );
-    check(&next, &model);
-    let (old, new) = (&base.manifest().parts, &next.manifest().parts);
-    let others = new.iter().filter(|part| !old.contains(part)).count();
-    assert!(old.len() > 2 && others == 1, "{others} of {}", old.len());
-}
-
-/// Any byte of any file that is not as it was written is found before a record is read.
-#[test]
-fn s9_each_flipped_byte_and_each_cut_is_found() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut model = some_records(40);
-    model.retain(|key, _| key.of(RecordKind::Value).is_none());
-    let base = build(dir.path(), None, 1, puts(&model));
-    drop(
-        base.commit(&RealDisk, dir.path(), None)
-            .unwrap()
-            .newest
-            .unwrap(),
-    );
-    let is_found = |dir: &Path| match open(dir) {
-        Err(StateError::Damaged { .. }) => true,
-        Ok(Some(base)) => matches!(base.check(), Err(StateError::Damaged { .. })),
-        other => panic!("{other:?}"),
-    };
-    for (name, whole) in files(dir.path()) {
-        let path = dir.path().join(&name);
-        // The first bytes of a part say what it is, and nothing reads them.
-        let first = if name.ends_with("part") { 8 } else { 0 };
-        for at in first..whole.len() {
-            let mut bad = whole.clone();
-            bad[at] ^= 1 << (at % 8);
-            fs::write(&path, &bad).unwrap();
-            assert!(is_found(dir.path()), "byte {at} of {name}");
-        }
-        for cut in (0..whole.len()).step_by(11) {
-            fs::write(&path, &whole[..cut]).unwrap();
-            assert!(is_found(dir.path()), "cut at {cut} of {name}");
-        }
-        fs::write(&path, [whole.as_slice(), b"x"].concat()).unwrap();
-        assert!(is_found(dir.path()), "a longer {name}");
-        if name.ends_with("part") {
-            fs::remove_file(&path).unwrap();
-            assert!(is_found(dir.path()), "without {name}");
-        }
-        fs::write(&path, &whole).unwrap();
-        assert!(!is_found(dir.path()));
-    }
-}
 
 // Records that have no heads, so that the base is whole by itself.
 fn without_heads(causes: u8, value_bytes: usize) -> Model {
@@ -328,7 +43,7 @@ fn incoming(dir: &Path, own: Option<&Base>, base: &Base) -> Incoming {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let manifest = base.manifest().encode_for_peers();
     let manifest = BaseManifest::of_peer(&manifest).unwrap();
-    Incoming::begin(&disk, dir.to_owned(), own, manifest).unwrap()
+    Incoming::begin(&disk, dir.to_owned(), own, manifest, &BTreeSet::new()).unwrap()
 }
 
 // Takes the base in pieces of `piece_bytes` until `bytes_max` have come. `change` is called with each
@@ -425,16 +140,38 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
             .unwrap();
         check(&open(dir.path()).unwrap().unwrap(), &model);
     }
-    // Each byte of an earlier attempt is read again.
+}
+
+/// One damaged part made a node ask for all of them again, and reading all that was here made the peer wait.
+#[test]
+fn part_that_the_disk_has_damaged_is_asked_for_again_and_no_other_one() {
+    let one = tempfile::tempdir().unwrap();
+    let model = without_heads(90, 50_000);
+    let base = build_for_peers(one.path(), &model);
     let dir = tempfile::tempdir().unwrap();
     let mut first = incoming(dir.path(), None, &base);
     take(&mut first, &base, (777, usize::MAX), |_, _| {}).unwrap();
     drop(first);
     for (name, whole) in files(dir.path()) {
-        for at in (0..whole.len()).step_by(1 + whole.len() / 40) {
+        // Nothing reads the first bytes.
+        for at in (HEAD.len()..whole.len()).step_by(1 + whole.len() / 20) {
             let mut bad = whole.clone();
             bad[at] ^= 4;
             fs::write(dir.path().join(&name), &bad).unwrap();
+            let mut again = incoming(dir.path(), None, &base);
+            assert_eq!(
+                again.progress().parts,
+                3,
+                "it is not read before a peer is asked"
+            );
+            assert!(again.next_part().unwrap().is_none());
+            let refused = again.finish(1, None, crate::state::check_rows);
+            assert!(
+                matches!(refused, Err(StateError::Damaged { .. })),
+                "byte {at} of {name}"
+            );
+            assert_eq!(again.damaged_parts().len(), 1, "byte {at} of {name}");
+            again.put_back(None).unwrap();
             let mut again = incoming(dir.path(), None, &base);
             assert_eq!(again.progress().parts, 2, "byte {at} of {name}");
             take(&mut again, &base, (5000, usize::MAX), |_, _| {}).unwrap();
@@ -477,7 +214,7 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     third.put_back(Some(&own)).unwrap();
     drop(taken);
     check(&open(dir.path()).unwrap().unwrap(), &next_model);
-    let third = incoming(dir.path(), Some(&own), &base);
+    let mut third = incoming(dir.path(), Some(&own), &base);
     assert_eq!(third.progress().parts, 3, "what was put back is here");
     third
         .finish(2, Some(&own), crate::state::check_rows)
@@ -485,7 +222,7 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
         .commit(&RealDisk, dir.path(), None)
         .unwrap();
     check(&open(dir.path()).unwrap().unwrap(), &model);
-    // A damaged part of the own base comes again.
+    // A damaged part of the own base comes again, once it was found.
     let own = open(dir.path()).unwrap().unwrap();
     let (name, whole) = files(dir.path()).pop_first().unwrap();
     assert!(name.ends_with("part") || name.ends_with("manifest"));
@@ -501,6 +238,19 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     bad[12] ^= 1;
     fs::write(dir.path().join(&name), &bad).unwrap();
     let mut again = incoming(dir.path(), Some(&own), &base);
+    assert_eq!(again.progress().parts, 3);
+    let refused = again.finish(3, Some(&own), crate::state::check_rows);
+    assert!(matches!(refused, Err(StateError::Damaged { .. })));
+    let damaged = again.damaged_parts().clone();
+    again.put_back(Some(&own)).unwrap();
+    assert!(
+        dir.path().join(&name).exists(),
+        "nothing of the own base is removed"
+    );
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let manifest = BaseManifest::of_peer(&base.manifest().encode_for_peers()).unwrap();
+    let again = Incoming::begin(&disk, dir.path().to_owned(), Some(&own), manifest, &damaged);
+    let mut again = again.unwrap();
     assert_eq!(again.progress().parts, 2);
     take(&mut again, &base, (777, usize::MAX), |_, _| {}).unwrap();
     again
@@ -577,17 +327,17 @@ fn manifest_of_a_peer_is_exactly_what_a_node_makes() {
     assert_eq!((read.number, read.hash()), (0, manifest.hash()));
     assert_eq!(&bytes[bytes.len() - 32..], manifest.hash());
     assert!(
-        BaseManifest::of_peer(&manifest.encode()).is_none(),
+        BaseManifest::of_peer(&manifest.encode()).is_err(),
         "a number of its own"
     );
     for bit in 0..bytes.len() * 8 {
         let mut bad = bytes.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
-        assert!(BaseManifest::of_peer(&bad).is_none(), "bit {bit}");
+        assert!(BaseManifest::of_peer(&bad).is_err(), "bit {bit}");
     }
     for cut in 0..bytes.len() {
         assert!(
-            BaseManifest::of_peer(&bytes[..cut]).is_none(),
+            BaseManifest::of_peer(&bytes[..cut]).is_err(),
             "cut to {cut}"
         );
     }
@@ -595,7 +345,7 @@ fn manifest_of_a_peer_is_exactly_what_a_node_makes() {
     let refused = |change: &dyn Fn(&mut BaseManifest)| {
         let mut other = manifest.clone();
         change(&mut other);
-        assert!(BaseManifest::of_peer(&other.encode_for_peers()).is_none());
+        assert!(BaseManifest::of_peer(&other.encode_for_peers()).is_err());
     };
     refused(&|it| it.anchors.push(it.anchors[0]));
     refused(&|it| it.anchors.push((Author([0; 32]), it.anchors[0].1)));
@@ -607,7 +357,116 @@ fn manifest_of_a_peer_is_exactly_what_a_node_makes() {
     let sum = blake3::hash(&body);
     body.extend(sum.as_bytes());
     assert!(
-        BaseManifest::of_peer(&body).is_none(),
+        BaseManifest::of_peer(&body).is_err(),
         "bytes behind its parts"
     );
+}
+
+/// A dishonest admin names a base that takes more memory or files than a node has.
+#[test]
+fn n1_base_that_is_too_large_is_refused_before_there_is_memory_for_it() {
+    let one = tempfile::tempdir().unwrap();
+    let base = build_for_peers(one.path(), &without_heads(2, 700));
+    let refused = |change: &dyn Fn(&mut BaseManifest)| {
+        let mut other = base.manifest().clone();
+        change(&mut other);
+        match BaseManifest::of_peer(&other.encode_for_peers()) {
+            Err(ManifestError::TooLarge { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    };
+    let anchor = base.manifest().anchors[0].1;
+    let what = refused(&|it| {
+        let authors = (0..=BASE_ANCHORS_MAX).map(|n| n.to_be_bytes());
+        it.anchors = authors
+            .map(|n| (Author(*blake3::hash(&n).as_bytes()), anchor))
+            .collect();
+    });
+    assert_eq!(what, "authors");
+    let what = refused(&|it| {
+        let part = it.parts[0].clone();
+        let keys = (0..=BASE_PARTS_MAX).map(|n| key(RecordKind::Fact, n.to_be_bytes()));
+        let part = |first| PartInfo {
+            first,
+            ..part.clone()
+        };
+        it.parts = keys.map(part).collect();
+    });
+    assert_eq!(what, "parts");
+    let what = refused(&|it| it.parts[0].bytes = BASE_PART_BYTES_MAX + 1);
+    assert_eq!(what, "bytes of a part");
+    let last = base.manifest().parts.len() - 1;
+    let what = refused(&|it| {
+        it.parts[last].first = key(RecordKind::Value, [b'x'; BASE_KEY_BYTES_MAX]);
+    });
+    assert_eq!(what, "bytes of a key");
+}
+
+// The trailer and the index of a part with chunks of these lengths, and its line in a manifest.
+fn part_of(chunks: &[u32], key_bytes: usize) -> (Vec<u8>, PartInfo) {
+    let (mut index, mut offset) = (Vec::new(), HEAD.len() as u64);
+    let first = |number: usize| {
+        let mut key = number.to_be_bytes().to_vec();
+        key.resize(key_bytes, 0);
+        key
+    };
+    for (number, bytes) in chunks.iter().enumerate() {
+        index.put_u64_le(offset);
+        index.put_u32_le(*bytes);
+        index.put_u32_le(1);
+        index.put_slice(&[3; 32]);
+        index.put_u16_le(u16::try_from(key_bytes).unwrap());
+        index.put_slice(&first(number));
+        offset += u64::from(*bytes);
+    }
+    let id = *blake3::hash(&index).as_bytes();
+    let mut tail = Vec::new();
+    tail.put_u64_le(offset);
+    tail.put_u32_le(u32::try_from(index.len()).unwrap());
+    tail.put_slice(&id);
+    assert_eq!(tail.len(), TRAILER_BYTES);
+    let info = PartInfo {
+        id: PartId(id),
+        bytes: offset + (index.len() + TRAILER_BYTES) as u64,
+        records: chunks.len() as u64,
+        first: RecordKey(first(0).into()),
+    };
+    tail.extend(index);
+    (tail, info)
+}
+
+/// The index of a part is what its name says, and its chunks are such as no node makes: one that takes all
+/// memory when it is read, or a million that each take more memory than bytes.
+#[test]
+fn n1_part_whose_chunks_are_too_long_or_too_short_is_refused_by_its_index() {
+    let chunk = u32::try_from(CHUNK_BYTES).unwrap();
+    let take = |chunks: &[u32], key_bytes| {
+        let (tail, info) = part_of(chunks, key_bytes);
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let manifest = BaseManifest {
+            parts: vec![info],
+            ..manifest(5)
+        };
+        let bytes = manifest.encode_for_peers();
+        let manifest = BaseManifest::of_peer(&bytes).unwrap();
+        let own = dir.path().to_owned();
+        let mut taken = Incoming::begin(&disk, own, None, manifest, &BTreeSet::new()).unwrap();
+        taken.next_part().unwrap().unwrap();
+        taken.keep(&tail, false)
+    };
+    assert!(take(&[chunk, 2 * chunk, 1], 8).is_ok());
+    assert!(take(&[32 << 20], 8).is_ok());
+    for chunks in [
+        vec![(32 << 20) + 1],
+        vec![100 << 20],
+        vec![chunk - 1, chunk],
+        vec![0],
+    ] {
+        let refused = take(&chunks, 8);
+        assert!(
+            matches!(refused, Err(IncomingError::Unsound { .. })),
+            "{chunks:?}: {refused:?}"
+        );
+    }
 }
