@@ -142,7 +142,13 @@ impl From<StoreError> for ApiError {
             StoreError::NameInvalid { .. } => Self::usage("store_name_invalid", message)
                 .hint(format!("a name has 1 to {STORE_NAME_CHARS_MAX} characters")),
             StoreError::NameTaken { .. } => Self::new("store_exists", EXIT_PRECONDITION, message),
+            StoreError::NameReserved => Self::usage("store_name_reserved", message)
+                .hint("choose another name for this store"),
             StoreError::Root => Self::new("root_store", EXIT_PRECONDITION, message),
+            StoreError::Data => Self::new("data_store", EXIT_PRECONDITION, message),
+            StoreError::TwoStores => Self::usage("two_stores", message).hint(
+                "name the store with --store; /nodes/, /invites/ and /stores/ are in the root store",
+            ),
             StoreError::NotFounder { .. } => Self::new("not_founder", EXIT_PRECONDITION, message)
                 .hint("ask an admin; `lattice peer list` shows the admins"),
             StoreError::NotPrivate { .. } => Self::new("not_private", EXIT_PRECONDITION, message),

@@ -21,6 +21,7 @@ use crate::{
             rebuild::{self, Rebuilt},
             row::Row,
         },
+        store_name::{DATA, former_name},
     },
     protocol::membership::genesis::Genesis,
     state::{
@@ -68,7 +69,7 @@ enum Refused {
 
 impl Meta {
     /// Opens the file. If the directory holds no data yet and `create` is true, makes it with a new
-    /// root store whose creator is `author`. A file that is missing beside stores, or damaged, is
+    /// root store whose creator is `author`, and its data store. A file that is missing beside stores, or damaged, is
     /// built again from the logs.
     ///
     /// Returns a line for each thing that was mended, or that the owner should know, too.
@@ -147,7 +148,8 @@ impl Meta {
             root: true,
             genesis,
         };
-        Self::made(disk, path, &[root], author)
+        let data = Row::of_data(&root.genesis);
+        Self::made(disk, path, &[root, data], author)
     }
 
     // Makes the file with these rows. Durable on return.
@@ -226,6 +228,31 @@ impl Meta {
     pub(in crate::node) fn stores(&self) -> Result<Vec<Row>, OpenError> {
         let own = self.file.read(read_own);
         Ok(own.map_err(|error| self.failed(error))?.stores)
+    }
+
+    /// Like `stores`, after it has added the data store if it is missing, as in a directory of an
+    /// earlier build. Another store of its name is renamed then. Durable on return.
+    ///
+    /// # Errors
+    /// `Unusable`, `Io`.
+    pub(in crate::node) fn stores_with_data(&self) -> Result<Vec<Row>, OpenError> {
+        let rows = self.stores()?;
+        let root = rows.iter().find(|row| row.root);
+        let Some(data) = root.map(|root| Row::of_data(&root.genesis)) else {
+            return Ok(rows);
+        };
+        if rows.contains(&data) {
+            return Ok(rows);
+        }
+        let is_free = |name: &str| rows.iter().all(|row| row.name != name);
+        let others = rows.iter().filter(|row| row.name == DATA);
+        let renamed = others.map(|row| Row {
+            name: former_name(DATA, &row.id, is_free),
+            ..row.clone()
+        });
+        let changed: Vec<_> = renamed.chain([data.clone()]).collect();
+        self.change(&changed, &[])?;
+        self.stores()
     }
 
     /// Adds a store. Durable on return.

@@ -20,7 +20,7 @@ use crate::{
         error::OpenError,
         meta::row::Row,
         private,
-        store_name::{check_name, name_of_id},
+        store_name::{check_name, former_name, name_of_id},
     },
     protocol::{
         entry::{Op, Order},
@@ -143,7 +143,7 @@ fn store_key(key: &[u8]) -> Option<(StoreId, &str)> {
 }
 
 /// Returns the store whose logs list every store of the directory, itself included, if no other
-/// store that lists itself lists it.
+/// store that lists itself lists it. The data store that belongs to it is as good as listed.
 ///
 /// A member may write any genesis into any store: so it can make a store of its own list all others,
 /// and leave the answer open. It cannot make that store the root store, because the true root store
@@ -153,7 +153,11 @@ fn store_key(key: &[u8]) -> Option<(StoreId, &str)> {
 /// The stores that leave it open: those that the best store does not list, or else all that list
 /// themselves.
 fn root(listings: &BTreeMap<StoreId, Listing>) -> Result<StoreId, Vec<StoreId>> {
-    let lists = |store: &StoreId, other: &StoreId| listings[store].genesis.contains_key(other);
+    let lists = |store: &StoreId, other: &StoreId| {
+        let genesis = &listings[store].genesis;
+        let of_itself = genesis.get(store).map(|genesis| genesis.data().store());
+        genesis.contains_key(other) || of_itself == Some(*other)
+    };
     let unlisted = |store: &StoreId| -> Vec<StoreId> {
         let ids = listings.keys().copied();
         ids.filter(|id| !lists(store, id)).collect()
@@ -176,8 +180,13 @@ fn root(listings: &BTreeMap<StoreId, Listing>) -> Result<StoreId, Vec<StoreId>> 
 
 fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
     let listing = &listings[&root];
-    let mut rows: Vec<Row> = Vec::new();
+    // The root store lists itself: else it would not be taken for it.
+    let of_root = listing.genesis.get(&root);
+    let mut rows: Vec<Row> = of_root.map(Row::of_data).into_iter().collect();
     for (id, genesis) in &listing.genesis {
+        if rows.iter().any(|row| row.id == *id) {
+            continue;
+        }
         let named = listing.names.get(id).and_then(|(_, name)| name.clone());
         let is_free = |name: &String| {
             name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != *name)
@@ -203,23 +212,28 @@ fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
 fn add_private(rows: &mut Vec<Row>, private: &BTreeMap<StoreId, (StoreId, Listing)>) {
     for (id, (under, _)) in private {
         let listing = private.get(under).map(|(_, listing)| listing);
-        let genesis = listing.and_then(|listing| listing.genesis.get(id));
-        let Some((listing, genesis)) = listing.zip(genesis) else {
+        let of_data = listing.and_then(|listing| Some(listing.genesis.get(under)?.data()));
+        let of_data = of_data.filter(|genesis| genesis.store() == *id);
+        let listed = listing.and_then(|listing| listing.genesis.get(id).copied());
+        let Some((listing, genesis)) = listing.zip(of_data.or(listed)) else {
             continue;
         };
         let named = listing.names.get(id).and_then(|(_, name)| name.clone());
-        let is_free = |name: &String| {
-            name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != *name)
+        let is_free = |name: &str| {
+            name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != name)
         };
-        let former = Some(format!("root-{}", &id.to_string()[..8]));
-        let name = if id == under { former } else { named };
-        let name = name.filter(is_free);
-        let name = name.unwrap_or_else(|| format!("private-{id}"));
+        let name = match (id == under, of_data) {
+            (true, _) => former_name("root", id, is_free),
+            (false, Some(_)) => former_name("data", id, is_free),
+            (false, None) => named
+                .filter(|name| is_free(name))
+                .unwrap_or_else(|| format!("private-{id}")),
+        };
         rows.push(Row {
             id: *id,
             name,
             root: false,
-            genesis: *genesis,
+            genesis,
         });
     }
 }
@@ -271,6 +285,14 @@ mod tests {
         assert_eq!(found(&[(1, &[1, 3]), (2, &[1, 2, 3]), (3, &[])]), Ok(id(2)));
         // A member wrote the genesis of its own store into that store.
         assert_eq!(found(&[(1, &[1, 2]), (2, &[2])]), Ok(id(1)));
+        // Nothing lists the data store.
+        let one = Listing {
+            genesis: BTreeMap::from([(id(1), genesis(1))]),
+            names: BTreeMap::new(),
+        };
+        let data = genesis(1).data().store();
+        let with_data = BTreeMap::from([(id(1), one), (data, Listing::default())]);
+        assert_eq!(root(&with_data), Ok(id(1)));
     }
 
     #[test]
@@ -314,13 +336,15 @@ mod tests {
         note(2, "name", "older".into(), 2);
         note(3, "name", "../up".into(), 3);
         note(4, "name", "root".into(), 3);
+        note(4, "name", "data".into(), 2);
         let rows = rows(&BTreeMap::from([(id(1), listing)]), id(1));
         let name = |n: u8| {
             rows.iter()
                 .find(|row| row.id == id(n))
                 .map(|row| row.name.as_str())
         };
-        assert_eq!(rows.len(), 4, "a store without a directory gets no row");
+        assert_eq!(rows.len(), 5, "a store without a directory gets no row");
+        assert!(rows.contains(&Row::of_data(&genesis(1))));
         assert_eq!((name(1), name(2)), (Some("root"), Some("jobs")));
         assert_eq!(name(3), Some(name_of_id(&id(3)).as_str()));
         assert_eq!(name(4), Some(name_of_id(&id(4)).as_str()));

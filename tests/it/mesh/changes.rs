@@ -128,7 +128,7 @@ async fn data_of_a_joiner_stays_private_until_it_is_shared() {
     store.put("/n", "1").await.unwrap();
     drop(store);
     let joined = b.join_with(&a, Role::Writer, OwnData::Private).await;
-    let FormerRoot::Kept { name, private } = joined.former else {
+    let FormerRoot::Kept { name, private, .. } = joined.former else {
         panic!("{:?}", joined.former);
     };
     assert!(private);
@@ -272,7 +272,7 @@ async fn node_that_leaves_is_gone_for_all_and_can_join_another_mesh() {
     has(&a.node.root(), "/b", "1").await;
     // The data of the mesh that it has left stays here, and goes nowhere.
     let joined = b.join_with(&c, Role::Writer, OwnData::Private).await;
-    let FormerRoot::Kept { name, private } = joined.former else {
+    let FormerRoot::Kept { name, private, .. } = joined.former else {
         panic!("{:?}", joined.former);
     };
     assert!(private);
