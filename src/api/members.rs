@@ -147,9 +147,9 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
                 FormerRoot::Kept { .. } | FormerRoot::Dropped | FormerRoot::Same => 0,
             },
             ..match former {
-                FormerRoot::Kept { name, data, .. } => api::JoinProgress {
+                FormerRoot::Kept { name, root, .. } => api::JoinProgress {
                     former: name,
-                    former_data: data.unwrap_or_default(),
+                    former_root: root.unwrap_or_default(),
                     ..step("accepted")
                 },
                 FormerRoot::Dropped | FormerRoot::Same | FormerRoot::Discarded { .. } => {

@@ -14,7 +14,7 @@ use crate::{
     id::StoreId,
     limits::STORE_NAME_CHARS_MAX,
     net::Net,
-    node::{NameError, Node, OpenError, StoreError, Unopened},
+    node::{NameError, Node, OpenError, StoreError, StoreInfo, Unopened},
     wire::api,
 };
 
@@ -26,7 +26,7 @@ pub(super) async fn status(
     started_ms: u64,
 ) -> Result<Answers<api::StatusReply>, ApiError> {
     let mut stores = Vec::new();
-    for info in node.stores() {
+    for info in default_first(node) {
         let store = node.store(&info.id.to_string())?;
         let mut status = store.status().await;
         if info.root {
@@ -56,6 +56,13 @@ pub(super) async fn status(
         stores,
         ..first.take().unwrap_or_default()
     }))
+}
+
+// Returns the stores: the data store, the root store, then the others by name.
+fn default_first(node: &Node) -> Vec<StoreInfo> {
+    let mut stores = node.stores();
+    stores.sort_by_key(|info| !info.data);
+    stores
 }
 
 fn unopened(node: &Node) -> api::UnopenedStores {
@@ -128,7 +135,7 @@ fn info(node: &Node, store: &StoreId) -> Result<api::StoreInfo, ApiError> {
 
 /// Answers `ListStores`.
 pub(super) fn list(node: &Node) -> Answers<api::ListStoresReply> {
-    let stores = node.stores();
+    let stores = default_first(node);
     let stores = stores.iter().map(convert::store_info).collect();
     parts(stores, |stores, _last| api::ListStoresReply { stores })
 }

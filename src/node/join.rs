@@ -37,14 +37,13 @@ pub enum FormerRoot {
     /// It is the root store of that mesh already: the join that made it so was cut, or the data
     /// of a member was given to a new node.
     Same,
-    /// It is an ordinary store now.
+    /// The former data store is an ordinary store now; the former root store if that had no entries.
     Kept {
         /// Name of that store.
         name: String,
-        /// Name of the former data store, which is an ordinary store now, too. `None`: it was deleted,
-        /// because it had no entries.
-        data: Option<String>,
-        /// True if no other node gets it.
+        /// Name of the former root store if it is kept, too.
+        root: Option<String>,
+        /// True if no other node gets them.
         private: bool,
     },
     /// It was deleted with all that it had, as the caller wished.
@@ -57,9 +56,9 @@ pub enum FormerRoot {
 impl Node {
     /// Makes the store of `genesis` the root store of this node, and the data store that belongs to it
     /// the data store. Both are empty until a sync fills them. All other stores are opened again. `data`
-    /// is the fate of the former root store, its data store and the stores that it listed. An untouched
-    /// root store without other stores is deleted in any case, and so is a data store without entries.
-    /// Durable on return.
+    /// is the fate of the former root store, its data store and the stores that it listed. A root store
+    /// that is untouched and lists no store is deleted in any case, and so is a data store without
+    /// entries. Durable on return.
     ///
     /// # Errors
     /// `OpenError`.
@@ -78,7 +77,7 @@ impl Node {
         }
         let _one_at_a_time = self.0.opening.lock().await;
         self.keep_name().await?;
-        let judged = (former.frontier(), former_data.frontier());
+        let judged = former.frontier();
         let untouched = self.is_untouched(&former).await?;
         let inner = &*self.0;
         let disk = inner.config.disk.as_ref();
@@ -98,20 +97,22 @@ impl Node {
         former.close().await?;
         former_data.close().await?;
         // An entry that was acknowledged since keeps the store.
-        let untouched = untouched && (former.frontier(), former_data.frontier()) == judged;
-        let data_is_empty = former_data.frontier().authors() == 0;
+        let root_goes = untouched && former.frontier() == judged;
+        let data_goes = former_data.frontier().authors() == 0;
         let shared = self.shared_stores();
         // A store of this node may be a store of that mesh: see above.
         let new_ids = [genesis.store(), genesis.data().store()];
         let mine = shared.iter().map(Store::id);
         let mine: Vec<StoreId> = mine.filter(|id| !new_ids.contains(id)).collect();
         let deleted = match data {
-            _any if untouched => vec![former.id(), former_data.id()],
             OwnData::Discarded => mine.clone(),
-            OwnData::Private | OwnData::Shared if data_is_empty => vec![former_data.id()],
-            OwnData::Private | OwnData::Shared => Vec::new(),
+            OwnData::Private | OwnData::Shared => {
+                let untouched = [(root_goes, &former), (data_goes, &former_data)];
+                let untouched = untouched.into_iter().filter(|(goes, _store)| *goes);
+                untouched.map(|(_goes, store)| store.id()).collect()
+            }
         };
-        if data == OwnData::Private && !untouched {
+        if data == OwnData::Private {
             // Nothing changes by the marks while the store that they name is the root store.
             for id in mine.iter().filter(|id| !deleted.contains(id)) {
                 private::mark(disk, &inner.opener().dir(id), &former.id())?;
@@ -152,15 +153,19 @@ impl Node {
         for id in &deleted {
             self.delete_files(id);
         }
-        let data_name = (!deleted.contains(&former_data.id())).then_some(data_name);
-        Ok(match data {
-            _any if untouched => FormerRoot::Dropped,
-            OwnData::Discarded => FormerRoot::Discarded {
+        Ok(match (data_goes, root_goes) {
+            (true, true) => FormerRoot::Dropped,
+            _some if data == OwnData::Discarded => FormerRoot::Discarded {
                 stores: deleted.len(),
             },
-            OwnData::Private | OwnData::Shared => FormerRoot::Kept {
+            (false, root_goes) => FormerRoot::Kept {
+                name: data_name,
+                root: (!root_goes).then_some(name),
+                private: data == OwnData::Private,
+            },
+            (true, false) => FormerRoot::Kept {
                 name,
-                data: data_name,
+                root: None,
                 private: data == OwnData::Private,
             },
         })
@@ -218,12 +223,11 @@ impl Node {
         }
     }
 
-    // True when `root` never had keys but those that the node wrote about itself, and no data belongs to
-    // it.
+    // True when `root` never had keys but those that the node wrote about itself, and lists no store.
     async fn is_untouched(&self, root: &Store) -> Result<bool, OpenError> {
-        let has_data = self.data().frontier().authors() > 0;
-        let only_own =
-            !has_data && self.shared_stores().len() == 2 && root.frontier().authors() == 1;
+        let others = self.stores().into_iter();
+        let mut others = others.filter(|info| !info.root && !info.data && !info.private);
+        let only_own = others.next().is_none() && root.frontier().authors() == 1;
         let keys = root.list(List {
             prefix: Bytes::new(),
             limit: Some(64),

@@ -351,11 +351,10 @@ fn print_step(
         "contacted" => out.line(&format!("contacted  node {}", short(&step.node)))?,
         "accepted" => {
             out.line(&format!("accepted   as {}", step.role))?;
-            let (former, data) = (&step.former, &step.former_data);
-            // The data store has the data; the former root store has only the members, as a rule.
-            let (kept, name) = match data.is_empty() {
-                true => (format!("store {former:?}"), former),
-                false => (format!("stores {data:?} and {former:?}"), data),
+            let former = &step.former;
+            let kept = match step.former_root.as_str() {
+                "" => format!("store {former:?}"),
+                root => format!("stores {former:?} and {root:?}"),
             };
             if step.discarded > 0 {
                 out.line(&format!(
@@ -365,7 +364,7 @@ fn print_step(
             } else if step.former_private {
                 out.line(&format!(
                     "kept       your data so far, private, as {kept}; to give it to all members: \
-                     lattice store share {name}"
+                     lattice store share {former}"
                 ))?;
             } else if !former.is_empty() {
                 out.line(&format!(
@@ -402,7 +401,7 @@ impl object::JoinStep {
             node: (!step.node.is_empty()).then(|| hex(&step.node)),
             role: not_empty(&step.role),
             former: not_empty(&step.former),
-            former_data: not_empty(&step.former_data),
+            former_root: not_empty(&step.former_root),
             former_private: not_empty(&step.former).map(|_name| step.former_private),
             discarded: (step.discarded > 0).then_some(step.discarded),
             store: (!step.store.is_empty()).then(|| uuid(&step.store)),

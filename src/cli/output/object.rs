@@ -477,12 +477,13 @@ pub(crate) struct JoinStep {
     /// Role of this node; only in `accepted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<String>,
-    /// Name under which the former root store is kept; only in `accepted`, if it had data.
+    /// Name under which the former data store is kept, or the former root store if only that had data; only
+    /// in `accepted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) former: Option<String>,
-    /// Name under which the former data store is kept; only beside `former`, if it had entries.
+    /// Name under which the former root store is kept, too; only beside `former`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) former_data: Option<String>,
+    pub(crate) former_root: Option<String>,
     /// True if no other node gets them; only beside `former`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) former_private: Option<bool>,

@@ -414,6 +414,35 @@ mod tests {
     use crate::disk::RealDisk;
 
     #[test]
+    fn directory_of_an_earlier_build_gets_a_data_store() {
+        let (dir, author) = (tempfile::tempdir().unwrap(), Author([7; 32]));
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let row = |nonce: u8, name: &str| {
+            let genesis = Genesis {
+                creator: author,
+                nonce: [nonce; 32],
+            };
+            Row {
+                id: genesis.store(),
+                name: name.to_owned(),
+                root: name == "root",
+                genesis,
+            }
+        };
+        let (root, other) = (row(1, "root"), row(2, "data"));
+        let before = [root.clone(), other.clone()];
+        let meta = Meta::make(&disk, dir.path(), &before, &author).unwrap();
+        for _time in 0..2 {
+            let rows = meta.stores_with_data().unwrap();
+            assert_eq!(rows, meta.stores().unwrap());
+            assert_eq!(rows.len(), 3);
+            assert!(rows.contains(&root) && rows.contains(&Row::of_data(&root.genesis)));
+            let other = rows.iter().find(|row| row.id == other.id).unwrap();
+            assert_eq!(other.name, format!("data-{}", &other.id.to_string()[..8]));
+        }
+    }
+
+    #[test]
     fn earlier_schema_is_raised_and_a_later_one_is_refused() {
         let (dir, author) = (tempfile::tempdir().unwrap(), Author([7; 32]));
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);

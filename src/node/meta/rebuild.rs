@@ -5,7 +5,7 @@
 //! would be worse than none: the rule below gives one only if no other is possible.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     disk::Disk,
-    id::StoreId,
+    id::{Author, StoreId},
     log::{LogError, survey},
     node::{
         data_dir::{STORES_DIR, store_ids},
@@ -41,6 +41,7 @@ struct Listing {
     genesis: BTreeMap<StoreId, Genesis>,
     // The newest put or delete of each name; `None` for a delete or a name that is not text.
     names: BTreeMap<StoreId, (Order, Option<String>)>,
+    authors: BTreeSet<Author>,
 }
 
 /// Returns the rows of the stores in the directory, read from their logs. Moves a damaged file out
@@ -87,6 +88,7 @@ pub(super) fn rebuild(
 fn listing(disk: &dyn Disk, dir: &Path, ids: &[StoreId]) -> Result<Listing, OpenError> {
     let mut listing = Listing::default();
     let read = survey(disk, dir, |entry| {
+        listing.authors.insert(entry.author());
         for op in &entry.ops {
             listing.note(op, entry.order(), ids);
         }
@@ -208,17 +210,18 @@ fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
     rows
 }
 
-// Adds the rows of private stores, which the root store that they belong to lists.
+// Adds the rows of private stores. The root store that they belong to lists them, if it is here. The id
+// of a data store follows from that root store and its founder, who wrote in it.
 fn add_private(rows: &mut Vec<Row>, private: &BTreeMap<StoreId, (StoreId, Listing)>) {
-    for (id, (under, _)) in private {
-        let listing = private.get(under).map(|(_, listing)| listing);
-        let of_data = listing.and_then(|listing| Some(listing.genesis.get(under)?.data()));
-        let of_data = of_data.filter(|genesis| genesis.store() == *id);
-        let listed = listing.and_then(|listing| listing.genesis.get(id).copied());
-        let Some((listing, genesis)) = listing.zip(of_data.or(listed)) else {
+    for (id, (under, own)) in private {
+        let root = private.get(under).map(|(_, listing)| listing);
+        let mut of_data = own.authors.iter().map(|it| Genesis::of_data(*it, under));
+        let of_data = of_data.find(|genesis| genesis.store() == *id);
+        let listed = root.and_then(|root| root.genesis.get(id).copied());
+        let Some(genesis) = of_data.or(listed) else {
             continue;
         };
-        let named = listing.names.get(id).and_then(|(_, name)| name.clone());
+        let named = root.and_then(|root| root.names.get(id)?.1.clone());
         let is_free = |name: &str| {
             name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != name)
         };
@@ -271,8 +274,11 @@ mod tests {
     fn found(stores: &[(u8, &[u8])]) -> Result<StoreId, Vec<StoreId>> {
         let listings = stores.iter().map(|(store, listed)| {
             let genesis = listed.iter().map(|n| (id(*n), genesis(*n))).collect();
-            let names = BTreeMap::new();
-            (id(*store), Listing { genesis, names })
+            let listing = Listing {
+                genesis,
+                ..Listing::default()
+            };
+            (id(*store), listing)
         });
         root(&listings.collect())
     }
@@ -288,7 +294,7 @@ mod tests {
         // Nothing lists the data store.
         let one = Listing {
             genesis: BTreeMap::from([(id(1), genesis(1))]),
-            names: BTreeMap::new(),
+            ..Listing::default()
         };
         let data = genesis(1).data().store();
         let with_data = BTreeMap::from([(id(1), one), (data, Listing::default())]);
@@ -308,6 +314,25 @@ mod tests {
         // A member made its store list all stores, also one that the root store does not list.
         let both = found(&[(1, &[1, 2]), (2, &[1, 2, 3]), (3, &[3])]).unwrap_err();
         assert_eq!(both.len(), 3);
+    }
+
+    #[test]
+    fn private_data_store_is_known_without_its_root_store() {
+        let data = genesis(1).data();
+        let wrote = |n: u8| Listing {
+            authors: BTreeSet::from([Author([9; 32]), Author([n; 32])]),
+            ..Listing::default()
+        };
+        let found = |n: u8| {
+            let mut rows = Vec::new();
+            let private = BTreeMap::from([(data.store(), (id(1), wrote(n)))]);
+            add_private(&mut rows, &private);
+            rows.pop()
+        };
+        let row = found(1).unwrap();
+        assert_eq!((row.id, row.genesis), (data.store(), data));
+        assert_eq!(row.name, format!("data-{}", &data.store().to_string()[..8]));
+        assert_eq!(found(2), None, "its founder did not write in it");
     }
 
     #[test]

@@ -32,9 +32,15 @@ impl Genesis {
 
     /// Returns the genesis of the data store of the mesh whose root store has this genesis.
     pub fn data(&self) -> Self {
+        Self::of_data(self.creator, &self.store())
+    }
+
+    /// Returns the genesis of the data store of the mesh that `creator` founded with the root store
+    /// `root`.
+    pub fn of_data(creator: Author, root: &StoreId) -> Self {
         Self {
-            creator: self.creator,
-            nonce: blake3::derive_key("lattice 2026 data store v1", &self.store().0),
+            creator,
+            nonce: blake3::derive_key("lattice 2026 data store v1", &root.0),
         }
     }
 
@@ -95,7 +101,10 @@ mod tests {
         let data = GENESIS.data();
         assert_eq!(data.creator, GENESIS.creator);
         // All nodes of all versions derive this id: a change here splits every mesh.
-        assert_eq!(data.store().to_string(), "a5b1f939-1a67-8ab4-958b-be002bdf6227");
+        assert_eq!(
+            data.store().to_string(),
+            "a5b1f939-1a67-8ab4-958b-be002bdf6227"
+        );
         assert_ne!(data.store(), GENESIS.store());
         assert_ne!(data.data().store(), data.store());
         let other = Genesis {
