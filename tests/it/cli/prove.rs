@@ -46,7 +46,7 @@ fn root_is_printed_with_and_without_a_node() {
     exit 0
     ");
     let (all, of_b) = (root(&home, &[]), root(&home, &["--prefix", "/b/"]));
-    assert_eq!((&all["entries"], &all["members"]), (&3.into(), &1.into()));
+    assert_eq!((&all["entries"], &all["members"]), (&2.into(), &1.into()));
     assert_eq!(of_b["prefix"], "/b/");
     assert_ne!(all["root"], of_b["root"]);
     let _node = home.up();
@@ -134,7 +134,7 @@ fn proofs_are_checked_with_no_node_and_no_store() {
     let lines = verify(&list, &["--json"]).json();
     assert_eq!(
         (&lines[0]["prefix"], &lines[0]["rows"]),
-        (&"/".into(), &6.into())
+        (&"/".into(), &3.into())
     );
     let listed: Vec<_> = lines[1..]
         .iter()

@@ -32,7 +32,7 @@ async fn nodes_join_with_and_without_data() {
 
     // With data that stays private, by way of the second node.
     let former = c.node.data().id();
-    let joined = c.join_with(&b, Role::Writer, OwnData::Private).await;
+    let joined = c.join_with(&b, Role::Admin, OwnData::Private).await;
     let kept = format!("data-{}", &former.to_string()[..8]);
     let expected = FormerRoot::Kept {
         name: kept.clone(),
