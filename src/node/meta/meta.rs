@@ -69,8 +69,8 @@ enum Refused {
 
 impl Meta {
     /// Opens the file. If the directory holds no data yet and `create` is true, makes it with a new
-    /// root store whose creator is `author`, and its data store. A file that is missing beside stores, or damaged, is
-    /// built again from the logs.
+    /// root store whose creator is `author`, and its data store. A file that is missing beside stores,
+    /// or damaged, is built again from the logs.
     ///
     /// Returns a line for each thing that was mended, or that the owner should know, too.
     ///
@@ -113,7 +113,7 @@ impl Meta {
                 what: format!("{damage}, and there are no stores to build it again from"),
             });
         }
-        let Rebuilt { rows, line } = rebuild::rebuild(disk, data_dir, &path, &damage)?;
+        let Rebuilt { rows, line } = rebuild::rebuild(disk, data_dir, &path, &damage, author)?;
         tracing::warn!("{line}");
         Ok((Self::made(disk, path, &rows, author)?, vec![line]))
     }

@@ -44,8 +44,8 @@ struct Listing {
     authors: BTreeSet<Author>,
 }
 
-/// Returns the rows of the stores in the directory, read from their logs. Moves a damaged file out
-/// of the way.
+/// Returns the rows of the stores in the directory, read from their logs. `author` is the node's own key.
+/// Moves a damaged file out of the way.
 ///
 /// # Errors
 /// `RootUnknown`; `Io`, `Unusable` when a log cannot be read.
@@ -54,6 +54,7 @@ pub(super) fn rebuild(
     data_dir: &Path,
     path: &Path,
     damage: &str,
+    author: &Author,
 ) -> Result<Rebuilt, OpenError> {
     let ids = store_ids(disk.as_ref(), data_dir)?;
     let (mut listings, mut private) = (BTreeMap::new(), BTreeMap::new());
@@ -71,7 +72,7 @@ pub(super) fn rebuild(
         unclear,
     })?;
     let mut rows = rows(&listings, root);
-    add_private(&mut rows, &private);
+    add_private(&mut rows, &private, author);
     let kept = keep_damaged(disk.as_ref(), path)?;
     let mut line = format!(
         "meta.db was built again from the logs, with root store {root}, {} stores in all: {damage}",
@@ -211,11 +212,19 @@ fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
 }
 
 // Adds the rows of private stores. The root store that they belong to lists them, if it is here. The id
-// of a data store follows from that root store and its founder, who wrote in it.
-fn add_private(rows: &mut Vec<Row>, private: &BTreeMap<StoreId, (StoreId, Listing)>) {
+// of a data store follows from that root store and its founder: this node, unless that root store is here
+// or the founder wrote in the data store.
+fn add_private(
+    rows: &mut Vec<Row>,
+    private: &BTreeMap<StoreId, (StoreId, Listing)>,
+    author: &Author,
+) {
     for (id, (under, own)) in private {
         let root = private.get(under).map(|(_, listing)| listing);
-        let mut of_data = own.authors.iter().map(|it| Genesis::of_data(*it, under));
+        let of_root = root.and_then(|root| root.genesis.get(under));
+        let founders = own.authors.iter().chain([author]);
+        let founders = founders.chain(of_root.map(|genesis| &genesis.creator));
+        let mut of_data = founders.map(|it| Genesis::of_data(*it, under));
         let of_data = of_data.find(|genesis| genesis.store() == *id);
         let listed = root.and_then(|root| root.genesis.get(id).copied());
         let Some(genesis) = of_data.or(listed) else {
@@ -323,16 +332,17 @@ mod tests {
             authors: BTreeSet::from([Author([9; 32]), Author([n; 32])]),
             ..Listing::default()
         };
-        let found = |n: u8| {
+        let found = |n: u8, own: u8| {
             let mut rows = Vec::new();
             let private = BTreeMap::from([(data.store(), (id(1), wrote(n)))]);
-            add_private(&mut rows, &private);
+            add_private(&mut rows, &private, &Author([own; 32]));
             rows.pop()
         };
-        let row = found(1).unwrap();
+        let row = found(1, 3).unwrap();
+        assert_eq!(found(2, 1).as_ref(), Some(&row), "it is this node's");
         assert_eq!((row.id, row.genesis), (data.store(), data));
         assert_eq!(row.name, format!("data-{}", &data.store().to_string()[..8]));
-        assert_eq!(found(2), None, "its founder did not write in it");
+        assert_eq!(found(2, 3), None, "its founder is not known");
     }
 
     #[test]
