@@ -16,7 +16,7 @@ use tokio_stream::StreamExt as _;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("lattice-consumer-{}", std::process::id()));
     let node = Node::open(NodeConfig::new(&dir).create(true)).await?;
-    let store = node.root();
+    let store = node.data();
 
     let billing = store.consumer("billing");
     billing

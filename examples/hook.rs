@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     hooks.add("index", index, ConsumerStart::Now).await?;
 
-    let store = node.root();
+    let store = node.data();
     store.put("/pages/a", "see to:b and to:c").await?;
     store.put("/pages/b", "back to:a").await?;
     store.put("/pages/c", "the end").await?;

@@ -10,7 +10,7 @@ use lattice::{Node, NodeConfig, protocol::entry::Op, store::List};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("lattice-put-get-{}", std::process::id()));
     let node = Node::open(NodeConfig::new(&dir).create(true)).await?;
-    let store = node.root();
+    let store = node.data();
 
     // On return the entry is durable.
     let written = store.put("/greeting", "hello").await?;

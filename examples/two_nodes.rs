@@ -31,8 +31,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         joined.role, joined.entries
     );
 
-    let mut watch = b.root().watch("/jobs/");
-    a.root().put("/jobs/1", "paint the fence").await?;
+    let mut watch = b.data().watch("/jobs/");
+    a.data().put("/jobs/1", "paint the fence").await?;
     while let Some(event) = watch.next().await {
         if let WatchEvent::Change(change) = event? {
             let value = change.value.clone().unwrap_or_default();

@@ -14,7 +14,7 @@ use tokio_stream::StreamExt as _;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("lattice-watch-{}", std::process::id()));
     let node = Node::open(NodeConfig::new(&dir).create(true)).await?;
-    let store = node.root();
+    let store = node.data();
 
     let mut watch = store.watch("/sensors/");
     let writer = {

@@ -67,6 +67,7 @@
 //! | hook | a command or a URL that runs for changes, through a consumer of its own |
 //! | member, role, act | a node that belongs; reader, writer or admin; an entry's statement about a node |
 //! | proof | a chain of grants that makes a node a member |
+//! | root store, data store | members, invites and the list of stores, with all their history; the default, for everything else |
 //! | reserved key, void | a key of the root store about members, invites or stores; without effect: its author may not write it |
 //! | authority | an entry's right to act on others: its author is the creator, or it cites a grant of admin that counts |
 //! | vouch, run, set aside | commit to an entry before by `prev`; as far as that reaches; kept until an entry comes that vouches for it |

@@ -31,7 +31,8 @@ pub(super) async fn compare(
         prefix,
         limit,
     } = request;
-    let (store, member) = (node.store(&store)?, members::node(&member)?);
+    let store = node.store_of_keys(&store, [&prefix])?;
+    let member = members::node(&member)?;
     let limit = match limit {
         0 => DIFFERENCES_DEFAULT,
         limit => usize::try_from(limit).unwrap_or(usize::MAX),

@@ -16,6 +16,7 @@ use crate::{
     },
     hooks::Hook,
     limits::{CONSUMER_SHOWN_MAX, PAGE_BYTES},
+    node::Node,
     protocol::{
         consumer::{AckError, ChangeId, DeadLetter, DeathReason, DeliveryId, OnGap, State, Waits},
         cursor::Cursor,
@@ -32,9 +33,16 @@ use crate::{
 
 /// Answers `CreateConsumer`.
 pub(super) async fn create(
-    store: &Store,
+    node: &Node,
     request: api::CreateConsumerRequest,
 ) -> Result<api::ConsumerStatus, ApiError> {
+    let store = node.store_of_keys(&request.store, &request.prefixes)?;
+    // Later requests name the consumer and no keys: they would look for it in the data store.
+    if request.store.is_empty() && store.id() == node.root().id() {
+        let message = "these keys are in the root store, and the consumer has no store";
+        return Err(ApiError::usage("store_needed", message)
+            .hint("use --store root, here and in all commands about this consumer"));
+    }
     let consumer = store.consumer(&request.consumer);
     let created = consumer.create(options(request)?).await?;
     Ok(status(&created))

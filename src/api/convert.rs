@@ -260,6 +260,7 @@ pub(super) fn store_info(info: &StoreInfo) -> api::StoreInfo {
         name: info.name.clone(),
         root: info.root,
         private: info.private,
+        data: info.data,
     }
 }
 
@@ -502,6 +503,7 @@ mod tests {
             id: StoreId([1; 16]),
             name: "n".to_owned(),
             root: false,
+            data: false,
             private: false,
         };
         let status = store_status(&info, status, &[]);

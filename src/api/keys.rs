@@ -81,7 +81,7 @@ pub(super) async fn batch(
 /// Answers `Get`.
 pub(super) async fn get(node: &Node, request: api::GetRequest) -> Result<api::GetReply, ApiError> {
     let api::GetRequest { store, key, at_ms } = request;
-    let store = node.store(&store)?;
+    let store = node.store_of_keys(&store, [&key])?;
     let item = match at_ms {
         None => store.get(&key).await?,
         Some(ms) => store.get_at(&key, ms).await?,
@@ -116,7 +116,7 @@ pub(super) fn list(
         limit: bound(limit),
         keys_only,
     };
-    let store = node.store(&store)?;
+    let store = node.store_of_keys(&store, [&options.prefix])?;
     Ok(match at_ms {
         None => paging::list(&store, options, after_key, delimiter),
         Some(ms) => past::list(&store, options, after_key, ms),
@@ -135,7 +135,7 @@ pub(super) fn diff(
         from_ms,
         to_ms,
     } = request;
-    let store = node.store(&store)?;
+    let store = node.store_of_keys(&store, [&prefix])?;
     let options = List {
         prefix,
         limit: None,
@@ -150,7 +150,8 @@ pub(super) async fn heads(
     node: &Node,
     request: api::HeadsRequest,
 ) -> Result<Answers<api::HeadsReply>, ApiError> {
-    let heads = node.store(&request.store)?.heads(&request.key).await?;
+    let store = node.store_of_keys(&request.store, [&request.key])?;
+    let heads = store.heads(&request.key).await?;
     let heads = heads.into_iter().map(convert::head).collect();
     Ok(paging::parts(heads, |heads, _last| api::HeadsReply {
         heads,
@@ -164,7 +165,8 @@ pub(super) async fn history(
 ) -> Result<Answers<api::HistoryReply>, ApiError> {
     let api::HistoryRequest { store, key, limit } = request;
     let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
-    let history = node.store(&store)?.history(&key, limit).await?;
+    let store = node.store_of_keys(&store, [&key])?;
+    let history = store.history(&key, limit).await?;
     let reach_ms = history.pruned.map(|pruned| pruned.reach_ms);
     let (entries, truncated) = convert::history(history);
     let part = move |entries, is_last| api::HistoryReply {

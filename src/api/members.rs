@@ -146,13 +146,16 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
                 FormerRoot::Discarded { stores } => stores as u64,
                 FormerRoot::Kept { .. } | FormerRoot::Dropped | FormerRoot::Same => 0,
             },
-            former: match former {
-                FormerRoot::Kept { name, .. } => name,
+            ..match former {
+                FormerRoot::Kept { name, root, .. } => api::JoinProgress {
+                    former: name,
+                    former_root: root.unwrap_or_default(),
+                    ..step("accepted")
+                },
                 FormerRoot::Dropped | FormerRoot::Same | FormerRoot::Discarded { .. } => {
-                    String::new()
+                    step("accepted")
                 }
-            },
-            ..step("accepted")
+            }
         },
         JoinEvent::Syncing {
             store,

@@ -171,8 +171,8 @@ impl From<HistoryError> for ApiError {
         let refused = |code| Self::new(code, EXIT_PRECONDITION, message.clone());
         match error {
             HistoryError::Root => refused("root_store").hint(
-                "keep what changes often in a store of its own: `lattice store create NAME`, then \
-                 --store NAME",
+                "put what changes often into the data store, which commands use unless --store names \
+                 another",
             ),
             HistoryError::Private => refused("private_store")
                 .hint("`lattice store share NAME` shares it with the mesh"),

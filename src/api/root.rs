@@ -34,7 +34,7 @@ pub(super) async fn root(
     net: Option<&Net>,
     request: &api::RootRequest,
 ) -> Result<api::RootReply, ApiError> {
-    let store = node.store(&request.store)?;
+    let store = node.store_of_keys(&request.store, [&request.prefix])?;
     let state = store.root(&request.prefix).await?;
     let signed_by = if request.prefix.is_empty() {
         vouchers(net, &store, &state)
@@ -63,7 +63,8 @@ pub(super) async fn prove(
     request: api::ProveRequest,
 ) -> Result<Answers<api::ProveReply>, ApiError> {
     let api::ProveRequest { store, key, prefix } = request;
-    let store = node.store(&store)?;
+    let asked = if key.is_empty() { &prefix } else { &key };
+    let store = node.store_of_keys(&store, [asked])?;
     let (state, subject, rows, proof) = if key.is_empty() {
         let proven = store.prove_prefix(&prefix, PROVEN_BYTES_MAX).await?;
         let proven = proven.ok_or_else(too_many_keys)?;

@@ -16,7 +16,7 @@ use crate::{
         retention, root, snapshot,
         stop::Stop,
         stores,
-        watch::WatchAnswers,
+        watch::{self, WatchAnswers},
         watches::Watches,
     },
     hooks::Hooks,
@@ -186,7 +186,7 @@ impl Lattice for Service {
 
     async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {
         let request = request.into_inner();
-        let store = self.store(&request.store)?;
+        let store = watch::store(&self.0.node, &request)?;
         let (watches, ending) = (&self.0.watches, self.0.stop.ending.clone());
         let answers = WatchAnswers::new(store, request, watches, ending)?;
         Ok(Response::new(answers))
@@ -196,8 +196,7 @@ impl Lattice for Service {
         &self,
         request: Request<api::CreateConsumerRequest>,
     ) -> Answered<api::ConsumerStatus> {
-        let store = self.store(&request.get_ref().store)?;
-        let reply = consumer::create(&store, request.into_inner()).await;
+        let reply = consumer::create(&self.0.node, request.into_inner()).await;
         Ok(Response::new(reply?))
     }
 
@@ -541,8 +540,8 @@ impl Lattice for Service {
 
     async fn who_has(&self, request: Request<api::WhoHasRequest>) -> Answered<api::WhoHasReply> {
         let api::WhoHasRequest { store, key } = request.into_inner();
-        let store = self.store(&store)?;
         let Shared { node, net, .. } = &*self.0;
+        let store = node.store_of_keys(&store, [&key]).map_err(ApiError::from)?;
         let reply = members::who_has(node, net.as_ref(), &store, &key).await;
         Ok(Response::new(reply?))
     }

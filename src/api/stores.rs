@@ -14,7 +14,7 @@ use crate::{
     id::StoreId,
     limits::STORE_NAME_CHARS_MAX,
     net::Net,
-    node::{NameError, Node, OpenError, StoreError, Unopened},
+    node::{NameError, Node, OpenError, StoreError, StoreInfo, Unopened},
     wire::api,
 };
 
@@ -26,7 +26,7 @@ pub(super) async fn status(
     started_ms: u64,
 ) -> Result<Answers<api::StatusReply>, ApiError> {
     let mut stores = Vec::new();
-    for info in node.stores() {
+    for info in default_first(node) {
         let store = node.store(&info.id.to_string())?;
         let mut status = store.status().await;
         if info.root {
@@ -56,6 +56,13 @@ pub(super) async fn status(
         stores,
         ..first.take().unwrap_or_default()
     }))
+}
+
+// Returns the stores: the data store, the root store, then the others by name.
+fn default_first(node: &Node) -> Vec<StoreInfo> {
+    let mut stores = node.stores();
+    stores.sort_by_key(|info| !info.data);
+    stores
 }
 
 fn unopened(node: &Node) -> api::UnopenedStores {
@@ -128,7 +135,7 @@ fn info(node: &Node, store: &StoreId) -> Result<api::StoreInfo, ApiError> {
 
 /// Answers `ListStores`.
 pub(super) fn list(node: &Node) -> Answers<api::ListStoresReply> {
-    let stores = node.stores();
+    let stores = default_first(node);
     let stores = stores.iter().map(convert::store_info).collect();
     parts(stores, |stores, _last| api::ListStoresReply { stores })
 }
@@ -142,7 +149,13 @@ impl From<StoreError> for ApiError {
             StoreError::NameInvalid { .. } => Self::usage("store_name_invalid", message)
                 .hint(format!("a name has 1 to {STORE_NAME_CHARS_MAX} characters")),
             StoreError::NameTaken { .. } => Self::new("store_exists", EXIT_PRECONDITION, message),
+            StoreError::NameReserved => Self::usage("store_name_reserved", message)
+                .hint("choose another name for this store"),
             StoreError::Root => Self::new("root_store", EXIT_PRECONDITION, message),
+            StoreError::Data => Self::new("data_store", EXIT_PRECONDITION, message),
+            StoreError::TwoStores => Self::usage("two_stores", message).hint(
+                "name the store with --store; /nodes/, /invites/ and /stores/ are in the root store",
+            ),
             StoreError::NotFounder { .. } => Self::new("not_founder", EXIT_PRECONDITION, message)
                 .hint("ask an admin; `lattice peer list` shows the admins"),
             StoreError::NotPrivate { .. } => Self::new("not_private", EXIT_PRECONDITION, message),

@@ -22,6 +22,7 @@ use crate::{
         watches::{Opened, Watches},
     },
     limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
+    node::Node,
     protocol::{
         cursor::{Cursor, CursorError},
         pattern::Pattern,
@@ -202,12 +203,21 @@ impl Stream for WatchAnswers {
     }
 }
 
-// Returns the prefixes and patterns of a watch as text, for metrics.
-fn label(request: &api::WatchRequest) -> String {
+/// Returns the store that a watch is about.
+pub(super) fn store(node: &Node, request: &api::WatchRequest) -> Result<Store, ApiError> {
+    Ok(node.store_of_keys(&request.store, selectors(request))?)
+}
+
+// Returns the prefixes and patterns of a watch. A pattern begins with its prefix.
+fn selectors(request: &api::WatchRequest) -> impl Iterator<Item = &Bytes> {
     let prefixes = [&request.prefix].into_iter().chain(&request.prefixes);
     let all = prefixes.chain(&request.patterns);
-    let words = all.filter(|on| !on.is_empty());
-    let words = words.map(|on| String::from_utf8_lossy(on).into_owned());
+    all.filter(|on| !on.is_empty())
+}
+
+// Returns the prefixes and patterns of a watch as text, for metrics.
+fn label(request: &api::WatchRequest) -> String {
+    let words = selectors(request).map(|on| String::from_utf8_lossy(on).into_owned());
     words.collect::<Vec<_>>().join(" ")
 }
 

@@ -32,7 +32,7 @@ pub async fn stores(client: &mut Client) -> Result<Vec<api::StoreInfo>, Status> 
     Ok(all.stores)
 }
 
-/// Returns the consumers of `store`, which is a name, a UUID, or empty for the root store.
+/// Returns the consumers of `store`, which is a name, a UUID, or empty for the data store.
 ///
 /// # Errors
 /// The error of the call.

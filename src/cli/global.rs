@@ -18,7 +18,7 @@ pub(crate) struct Global {
         display_order = 100
     )]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Store, by name or UUID [default: the choice of `store use` here, else the root store]
+    /// Store, by name or UUID [default: the choice of `store use` here, else the data store]
     #[arg(
         long,
         global = true,

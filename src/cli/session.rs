@@ -37,7 +37,7 @@ pub(crate) enum Lifetime {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) place: Place,
-    /// Store of the command as the API takes it: a name, a UUID, or empty for the root store.
+    /// Store of the command as the API takes it: a name, a UUID, or empty for the data store.
     pub(crate) store: String,
     /// Store named by a flag or the environment. A shell returns to it after a line that names
     /// another store.
@@ -76,7 +76,7 @@ impl Context {
         Ok(context)
     }
 
-    /// Selects the store `named`, else the choice of `store use`, else the root store.
+    /// Selects the store `named`, else the choice of `store use`, else the data store.
     pub(crate) fn choose_store(&mut self, named: Option<&str>) -> Result<(), Failure> {
         self.store = match named {
             Some(store) => store.to_owned(),

@@ -25,7 +25,8 @@ pub struct Hook {
     /// The prefix in base64, for keys that are not UTF-8. Instead of `on`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_base64: Option<String>,
-    /// Store, by name or UUID. Empty: the root store.
+    /// Store, by name or UUID. Empty: the data store; the root store for keys under `/nodes/`,
+    /// `/invites/` and `/stores/`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub store: String,
     /// Command and its arguments, which no shell reads. A hook has either `run` or `http`.

@@ -21,6 +21,7 @@ use crate::{
         change::Change,
         consumer::{ChangeId, ChangeRef, cause_of},
         entry::Op,
+        membership::reserved::is_reserved,
     },
     store::{ReadError, Store, Write, WriteError},
 };
@@ -322,12 +323,18 @@ impl Work {
                 ("LATTICE_ATTEMPT", attempt.to_string().into()),
             ],
         };
+        // A hook on reserved keys that names no store: they are found without one, too, and puts of the
+        // command belong to the data store.
+        let store = match self.hook.store.is_empty() && is_reserved(&self.hook.prefix()) {
+            true => String::new(),
+            false => self.store.id().to_string(),
+        };
         variables.extend([
             ("LATTICE_HOOK", OsString::from(&self.name)),
             ("LATTICE_CHANGES", changes.len().to_string().into()),
             // With these variables, `lattice get` in the command reads from this node and store.
             ("LATTICE_DATA", self.data_dir.clone().into()),
-            ("LATTICE_STORE", self.store.id().to_string().into()),
+            ("LATTICE_STORE", store.into()),
         ]);
         variables
     }

@@ -24,10 +24,10 @@ use crate::{
         status::{HookList, HookState, HookStatus},
     },
     limits::{HOOK_ACK_WAIT, HOOK_LOG_RUNS_MAX, HOOKS_LOOK_EVERY, HOOKS_STOP_GRACE},
-    node::Node,
+    node::{Node, StoreError},
     protocol::consumer::OnGap,
     store::{
-        Start,
+        Start, Store,
         consumers::{
             Consumer, ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart,
             ConsumerState, ConsumerStatus,
@@ -159,7 +159,7 @@ impl Hooks {
                     });
                 }
                 None => {
-                    let store = self.0.node.store(&hook.store)?;
+                    let store = self.store_of(&hook)?;
                     let consumer = store.consumer(&Hook::consumer(name));
                     let shown = consumer.show().await;
                     let is_new = matches!(shown, Err(ConsumerError::Unknown { .. }));
@@ -302,7 +302,7 @@ impl Hooks {
         let mut hooks = Vec::new();
         for name in names {
             let hook = table.get(name);
-            let store = hook.and_then(|hook| self.0.node.store(&hook.store).ok());
+            let store = hook.and_then(|hook| self.store_of(hook).ok());
             let mut there = places.get(name).into_iter().flatten();
             let consumer = there.find(|(id, _)| store.as_ref().is_none_or(|it| it.id() == *id));
             let consumer = consumer.map(|(_, status)| status.clone());
@@ -351,7 +351,7 @@ impl Hooks {
     pub fn rehearse(&self, name: &str, start: Start, dry: bool) -> Result<Rehearsal, HooksError> {
         let hook = self.0.file.read()?.remove(name);
         let hook = hook.ok_or_else(|| unknown(name))?;
-        let store = self.0.node.store(&hook.store)?;
+        let store = self.store_of(&hook)?;
         let work = Work::new(name, hook, store, self.0.node.data_dir().to_owned())?;
         Ok(Rehearsal::new(work, start, dry))
     }
@@ -420,7 +420,7 @@ impl Hooks {
             let runner = &engine.runner;
             !engine.is_over()
                 && table.get(name).is_some_and(|hook| {
-                    let store = self.0.node.store(&hook.store);
+                    let store = self.store_of(hook);
                     *hook == runner.work.hook
                         && store.is_ok_and(|store| store.id() == runner.work.store.id())
                 })
@@ -436,8 +436,12 @@ impl Hooks {
         state.troubles.retain(|name, _| table.contains_key(name));
     }
 
+    fn store_of(&self, hook: &Hook) -> Result<Store, StoreError> {
+        self.0.node.store_of_keys(&hook.store, [hook.prefix()])
+    }
+
     async fn begin(&self, name: &str, hook: &Hook) -> Result<Engine, HooksError> {
-        let store = self.0.node.store(&hook.store)?;
+        let store = self.store_of(hook)?;
         let consumer = store.consumer(&Hook::consumer(name));
         place(&consumer, hook, ConsumerStart::Now).await?;
         let data_dir = self.0.node.data_dir().to_owned();

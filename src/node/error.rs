@@ -158,6 +158,9 @@ pub enum StoreError {
         /// The name, shortened to 80 characters.
         name: String,
     },
+    /// The name is that of the data store.
+    #[error("the name \"data\" is that of the store which every node uses by default")]
+    NameReserved,
     /// Another store has the name.
     #[error("a store named {name:?} already exists: {id}")]
     NameTaken {
@@ -169,6 +172,12 @@ pub enum StoreError {
     /// The root store is the mesh itself: it has one name, and ends with the mesh.
     #[error("the root store cannot be renamed, deleted or shared")]
     Root,
+    /// Every mesh has a data store, under that name on all nodes.
+    #[error("the data store cannot be renamed, deleted or shared: every member has it")]
+    Data,
+    /// No store was named, and some of the keys are in the root store, others in the data store.
+    #[error("some of the keys are in the root store, and others in the data store")]
+    TwoStores,
     /// Neither did this node create the store, nor is it an admin.
     #[error("store {name:?} was created by node {}; only that node or an admin may do this", founder.short())]
     NotFounder {

@@ -67,7 +67,7 @@ impl Node {
 
     // Writes another name or version only if `is_changed_too`.
     async fn introduce_if(&self, is_changed_too: bool) -> Result<(), OpenError> {
-        let Root { store, genesis } = self.root_and_genesis();
+        let Root { store, genesis, .. } = self.root_and_genesis();
         let own = self.id();
         if self.members().role(&own).is_none() {
             return Ok(());
@@ -88,7 +88,7 @@ impl Node {
         };
         let shared = self.stores().into_iter();
         let shared: BTreeSet<StoreId> = shared
-            .filter(|info| !info.root && !info.private)
+            .filter(|info| !info.root && !info.data && !info.private)
             .map(|info| info.id)
             .collect();
         let rows = self.0.meta.stores()?;

@@ -1,4 +1,4 @@
-//! Joining: another mesh's root store replaces this node's own.
+//! Joining: another mesh's root store and data store replace this node's own.
 
 use std::{collections::BTreeMap, fs, sync::PoisonError};
 
@@ -11,6 +11,7 @@ use crate::{
         meta,
         node::{Node, Root, StoreInfo},
         private,
+        store_name::{DATA, former_name},
     },
     protocol::membership::genesis::Genesis,
     store::{Authority, List, Store, WriteError},
@@ -28,19 +29,21 @@ pub enum OwnData {
     Discarded,
 }
 
-/// Fate of the root store that a node had before it joined.
+/// Fate of the root store and the data store that a node had before it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FormerRoot {
-    /// It was deleted: it had only the keys that the node wrote about itself.
+    /// Both were deleted: they had only the keys that the node wrote about itself.
     Dropped,
     /// It is the root store of that mesh already: the join that made it so was cut, or the data
     /// of a member was given to a new node.
     Same,
-    /// It is an ordinary store now.
+    /// The former data store is an ordinary store now; the former root store if that had no entries.
     Kept {
         /// Name of that store.
         name: String,
-        /// True if no other node gets it.
+        /// Name of the former root store if it is kept, too.
+        root: Option<String>,
+        /// True if no other node gets them.
         private: bool,
     },
     /// It was deleted with all that it had, as the caller wished.
@@ -51,9 +54,11 @@ pub enum FormerRoot {
 }
 
 impl Node {
-    /// Makes the store of `genesis` the root store of this node. It is empty until a sync fills it.
-    /// All other stores are opened again. `data` is the fate of the former root store and the stores
-    /// that it listed; one that is untouched is deleted in any case. Durable on return.
+    /// Makes the store of `genesis` the root store of this node, and the data store that belongs to it
+    /// the data store. Both are empty until a sync fills them. All other stores are opened again. `data`
+    /// is the fate of the former root store, its data store and the stores that it listed. A root store
+    /// that is untouched and lists no store is deleted in any case, and so is a data store without
+    /// entries. Durable on return.
     ///
     /// # Errors
     /// `OpenError`.
@@ -62,7 +67,11 @@ impl Node {
         genesis: Genesis,
         data: OwnData,
     ) -> Result<FormerRoot, OpenError> {
-        let Root { store: former, .. } = self.root_and_genesis();
+        let Root {
+            store: former,
+            data: former_data,
+            ..
+        } = self.root_and_genesis();
         if genesis.store() == former.id() {
             return Ok(FormerRoot::Same);
         }
@@ -86,42 +95,51 @@ impl Node {
             .open_shared(genesis.store(), authority)
             .await?;
         former.close().await?;
+        former_data.close().await?;
         // An entry that was acknowledged since keeps the store.
-        let untouched = untouched && former.frontier() == judged;
+        let root_goes = untouched && former.frontier() == judged;
+        let data_goes = former_data.frontier().authors() == 0;
         let shared = self.shared_stores();
-        let mine: Vec<StoreId> = shared.iter().map(Store::id).collect();
+        // A store of this node may be a store of that mesh: see above.
+        let new_ids = [genesis.store(), genesis.data().store()];
+        let mine = shared.iter().map(Store::id);
+        let mine: Vec<StoreId> = mine.filter(|id| !new_ids.contains(id)).collect();
         let deleted = match data {
-            _any if untouched => vec![former.id()],
             OwnData::Discarded => mine.clone(),
-            OwnData::Private | OwnData::Shared => Vec::new(),
+            OwnData::Private | OwnData::Shared => {
+                let untouched = [(root_goes, &former), (data_goes, &former_data)];
+                let untouched = untouched.into_iter().filter(|(goes, _store)| *goes);
+                untouched.map(|(_goes, store)| store.id()).collect()
+            }
         };
-        if data == OwnData::Private && !untouched {
+        if data == OwnData::Private {
             // Nothing changes by the marks while the store that they name is the root store.
-            for id in &mine {
+            for id in mine.iter().filter(|id| !deleted.contains(id)) {
                 private::mark(disk, &inner.opener().dir(id), &former.id())?;
             }
         }
-        let name = free_name(&rows, &former.id());
-        let mut kept: Vec<meta::Row> = Vec::new();
-        for row in rows {
-            if deleted.contains(&row.id) || row.id == genesis.store() {
-                continue;
-            }
-            kept.push(match row.root {
-                true => meta::Row {
-                    name: name.clone(),
-                    root: false,
-                    ..row
-                },
-                false => row,
-            });
-        }
+        let is_free = |name: &str| rows.iter().all(|row| row.name != name);
+        let name = former_name("root", &former.id(), is_free);
+        let data_name = former_name(DATA, &former_data.id(), is_free);
         let new = meta::Row {
             id: genesis.store(),
             name: "root".to_owned(),
             root: true,
             genesis,
         };
+        let mut kept = vec![meta::Row::of_data(&genesis)];
+        for mut row in rows {
+            if deleted.contains(&row.id) || row.id == new.id || row.id == kept[0].id {
+                continue;
+            }
+            if row.root {
+                row.name.clone_from(&name);
+                row.root = false;
+            } else if row.id == former_data.id() {
+                row.name.clone_from(&data_name);
+            }
+            kept.push(row);
+        }
         let written: Vec<_> = kept.iter().chain([&new]).cloned().collect();
         inner.meta.change(&written, &deleted)?;
         for row in &kept {
@@ -135,18 +153,20 @@ impl Node {
         for id in &deleted {
             self.delete_files(id);
         }
-        Ok(match data {
-            _any if untouched => FormerRoot::Dropped,
-            OwnData::Discarded => FormerRoot::Discarded {
+        Ok(match (data_goes, root_goes) {
+            (true, true) => FormerRoot::Dropped,
+            _some if data == OwnData::Discarded => FormerRoot::Discarded {
                 stores: deleted.len(),
             },
-            OwnData::Private => FormerRoot::Kept {
-                name,
-                private: true,
+            (false, root_goes) => FormerRoot::Kept {
+                name: data_name,
+                root: (!root_goes).then_some(name),
+                private: data == OwnData::Private,
             },
-            OwnData::Shared => FormerRoot::Kept {
+            (true, false) => FormerRoot::Kept {
                 name,
-                private: false,
+                root: None,
+                private: data == OwnData::Private,
             },
         })
     }
@@ -172,7 +192,7 @@ impl Node {
         let inner = &*self.0;
         for open in self.open_stores() {
             match open.close().await {
-                // The former root store, and the new one if it was here.
+                // The former root store and its data store, and the new root store if it was here.
                 Ok(()) | Err(WriteError::Closed) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -181,13 +201,15 @@ impl Node {
             id: store.id(),
             name: "root".to_owned(),
             root: true,
+            data: false,
             private: false,
         };
         let mut stores = BTreeMap::from([(store.id(), (info, store.clone()))]);
         let opened = inner.opener().open_others(rows, &store, &mut stores).await;
-        {
+        // Without its data store the node stays closed.
+        if let Some(new) = Root::of(store, genesis, &stores) {
             let mut root = inner.root.write().unwrap_or_else(PoisonError::into_inner);
-            *root = Root { store, genesis };
+            *root = new;
             let mut all = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
             *all = stores;
         }
@@ -201,9 +223,11 @@ impl Node {
         }
     }
 
-    // True when `root` never had keys but those that the node wrote about itself.
+    // True when `root` never had keys but those that the node wrote about itself, and lists no store.
     async fn is_untouched(&self, root: &Store) -> Result<bool, OpenError> {
-        let only_own = self.shared_stores().len() == 1 && root.frontier().authors() == 1;
+        let others = self.stores().into_iter();
+        let mut others = others.filter(|info| !info.root && !info.data && !info.private);
+        let only_own = others.next().is_none() && root.frontier().authors() == 1;
         let keys = root.list(List {
             prefix: Bytes::new(),
             limit: Some(64),
@@ -221,13 +245,4 @@ impl Node {
             && u64::try_from(live.len()).unwrap_or(u64::MAX) == ever
             && live.iter().all(|item| about_itself(&item.key)))
     }
-}
-
-// Returns the name of a former root store: `root-` and as many digits of its id as make it free.
-fn free_name(rows: &[meta::Row], id: &StoreId) -> String {
-    let digits = id.to_string();
-    let names = (8..=digits.len()).map(|length| format!("root-{}", &digits[..length]));
-    let is_free = |name: &String| rows.iter().all(|row| row.name != *name);
-    let name = names.into_iter().find(is_free);
-    name.unwrap_or_else(|| format!("root-{digits}"))
 }

@@ -36,6 +36,7 @@ use crate::{
         lock::Lock,
         meta::{Meta, Row},
         private,
+        store_name::DATA,
         unopened::Unopened,
     },
     protocol::membership::genesis::Genesis,
@@ -99,6 +100,8 @@ pub struct StoreInfo {
     pub name: String,
     /// True for the root store, which names members and stores.
     pub root: bool,
+    /// True for the data store: the one that is meant where none is named. Its name is `data`.
+    pub data: bool,
     /// True for a store that the node had before it joined its mesh, and keeps to itself.
     pub private: bool,
 }
@@ -153,10 +156,11 @@ pub(super) struct Inner {
     lock: Arc<Lock>,
 }
 
-/// The root store, and the genesis that proves its id.
+/// The root store, the genesis that proves its id, and the data store that belongs to it.
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     pub(super) store: Store,
+    pub(super) data: Store,
     pub(super) genesis: Genesis,
 }
 
@@ -206,7 +210,7 @@ impl Node {
         let key = Arc::new(identity::load(&data_dir, config.create)?);
         let author = Author(key.verifying_key().to_bytes());
         let (meta, mended) = Meta::open(&config.disk, &data_dir, &author, config.create)?;
-        let rows = meta.stores()?;
+        let rows = meta.stores_with_data()?;
         let root = rows.iter().find(|row| row.root);
         let root = root.ok_or_else(|| OpenError::Unusable {
             path: data_dir.join(META),
@@ -229,12 +233,14 @@ impl Node {
             id: root.id,
             name: root.name.clone(),
             root: true,
+            data: false,
             private: false,
         };
         let mut stores = BTreeMap::from([(root.id, (info, store.clone()))]);
         let others: Vec<Row> = rows.into_iter().filter(|row| !row.root).collect();
         opener.open_others(others, &store, &mut stores).await?;
-        let root = Root { store, genesis };
+        let root = Root::of(store, genesis, &stores);
+        let root = root.expect("the data store has a row, and all stores with one are open");
         let heard = HeardAcks::default();
         match meta.acks() {
             Ok(acks) => heard.read(acks),
@@ -326,7 +332,14 @@ impl Node {
         Ok(())
     }
 
-    /// Returns the root store: the default store, which also lists members and stores.
+    /// Returns the data store: the default store, for the keys of people and programs. Every node of
+    /// a mesh has it. It keeps as much history as the policy says.
+    pub fn data(&self) -> Store {
+        self.root_and_genesis().data
+    }
+
+    /// Returns the root store, which lists members, invites and stores. It keeps its history for ever,
+    /// because the members follow from it: use [`data`](Self::data) for anything that changes often.
     pub fn root(&self) -> Store {
         self.root_and_genesis().store
     }
@@ -373,6 +386,22 @@ impl Node {
             closed = closed.and(ended(Some(store)));
         }
         closed
+    }
+}
+
+impl Root {
+    /// Returns the root store with the data store that belongs to it; `None` if `stores` lacks that.
+    pub(super) fn of(
+        store: Store,
+        genesis: Genesis,
+        stores: &BTreeMap<StoreId, (StoreInfo, Store)>,
+    ) -> Option<Self> {
+        let (_info, data) = stores.get(&genesis.data().store())?;
+        Some(Self {
+            data: data.clone(),
+            store,
+            genesis,
+        })
     }
 }
 
@@ -458,8 +487,9 @@ impl Opener<'_> {
             let under = private::root_of(disk, &self.dir(&row.id), &row.id)?;
             marked.push((row, under.filter(|under| *under != root.id())));
         }
-        // Former root stores before the stores that belonged to them.
-        marked.sort_by_key(|(row, under)| *under != Some(row.id));
+        // The data store first: a node is of no use without it. Former root stores before the stores
+        // that belonged to them.
+        marked.sort_by_key(|(row, under)| (row.name != DATA, *under != Some(row.id)));
         for (row, under) in marked {
             let by_itself = Authority::Root {
                 creator: row.genesis.creator,
@@ -476,10 +506,15 @@ impl Opener<'_> {
                 None => self.open_shared(row.id, authority).await?,
                 Some(_private) => self.open(row.id, authority).await?,
             };
+            let data = row.name == DATA;
+            if data {
+                store.reserve_keys();
+            }
             let info = StoreInfo {
                 id: row.id,
                 name: row.name,
                 root: false,
+                data,
                 private: under.is_some(),
             };
             stores.insert(row.id, (info, store));

@@ -2,11 +2,18 @@
 
 use crate::{id::StoreId, limits::STORE_NAME_CHARS_MAX, node::error::StoreError};
 
-/// Checks the form of a name. A name is never a path, and never looks like an id.
+/// Name of the data store on every node. No other store has it.
+pub(super) const DATA: &str = "data";
+
+/// Checks that a store other than the root store and the data store may have this name, as far as its
+/// form goes. A name is never a path, and never looks like an id.
 ///
 /// # Errors
-/// `NameInvalid`.
+/// `NameInvalid`, `NameReserved`.
 pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
+    if name == DATA {
+        return Err(StoreError::NameReserved);
+    }
     let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let count = name.chars().count();
     let fits = (1..=STORE_NAME_CHARS_MAX).contains(&count) && name.chars().all(letters);
@@ -16,6 +23,15 @@ pub(super) fn check_name(name: &str) -> Result<(), StoreError> {
     Err(StoreError::NameInvalid {
         name: name.chars().take(80).collect(),
     })
+}
+
+/// Returns the name of a former root store or data store: `prefix`, `-`, and as many digits of its id
+/// as make the name free.
+pub(super) fn former_name(prefix: &str, id: &StoreId, is_free: impl Fn(&str) -> bool) -> String {
+    let digits = id.to_string();
+    let names = (8..=digits.len()).map(|length| format!("{prefix}-{}", &digits[..length]));
+    let name = { names }.find(|name| is_free(name));
+    name.unwrap_or_else(|| format!("{prefix}-{digits}"))
 }
 
 /// Returns the name of a store that has no usable name here: `store-` and the first eight digits of

@@ -16,18 +16,45 @@ use crate::{
         store_name::check_name,
         unopened::Unopened,
     },
-    protocol::membership::{genesis::Genesis, role::Role},
+    protocol::membership::{genesis::Genesis, reserved::is_reserved, role::Role},
     store::{Authority, Store},
 };
 
 impl Node {
-    /// Returns a store by its name here or its UUID. An empty name is the root store.
+    /// Returns the store `name`, as [`store`](Self::store) does, for something about the keys or
+    /// prefixes `keys`. If the name is empty and all of them are reserved, it is the root store.
+    ///
+    /// # Errors
+    /// `Unknown`; `TwoStores`: the name is empty and only some are reserved.
+    pub fn store_of_keys(
+        &self,
+        name: &str,
+        keys: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> Result<Store, StoreError> {
+        if !name.is_empty() {
+            return self.store(name);
+        }
+        let (mut in_root, mut in_data) = (false, false);
+        for key in keys {
+            match is_reserved(key.as_ref()) {
+                true => in_root = true,
+                false => in_data = true,
+            }
+        }
+        match (in_root, in_data) {
+            (true, true) => Err(StoreError::TwoStores),
+            (true, false) => Ok(self.root()),
+            (false, _) => Ok(self.data()),
+        }
+    }
+
+    /// Returns a store by its name here or its UUID. An empty name is the data store.
     ///
     /// # Errors
     /// `Unknown`.
     pub fn store(&self, name: &str) -> Result<Store, StoreError> {
         if name.is_empty() {
-            return Ok(self.root());
+            return Ok(self.data());
         }
         let id = name.parse::<StoreId>().ok();
         let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
@@ -48,11 +75,14 @@ impl Node {
         }
     }
 
-    /// Returns all stores, the root store first, then by name.
+    /// Returns all stores, the root store first, then the data store, then by name.
     pub fn stores(&self) -> Vec<StoreInfo> {
         let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
         let mut infos: Vec<_> = stores.values().map(|(info, _)| info.clone()).collect();
-        infos.sort_by(|a, b| b.root.cmp(&a.root).then_with(|| a.name.cmp(&b.name)));
+        infos.sort_by(|a, b| {
+            let by_kind = (b.root, b.data).cmp(&(a.root, a.data));
+            by_kind.then_with(|| a.name.cmp(&b.name))
+        });
         infos
     }
 
@@ -60,7 +90,7 @@ impl Node {
     /// it is removed again.
     ///
     /// # Errors
-    /// `NameInvalid`, `NameTaken`, `Open`, `Write`.
+    /// `NameInvalid`, `NameReserved`, `NameTaken`, `Open`, `Write`.
     pub async fn create_store(&self, name: &str) -> Result<StoreInfo, StoreError> {
         check_name(name)?;
         let genesis = Genesis {
@@ -105,7 +135,7 @@ impl Node {
     /// is taken keeps its own. Durable on return.
     ///
     /// # Errors
-    /// `Unknown`, `Root`, `NameInvalid`, `NameTaken`, `NotFounder`, `Open`, `Write`.
+    /// `Unknown`, `Root`, `Data`, `NameInvalid`, `NameReserved`, `NameTaken`, `NotFounder`, `Open`, `Write`.
     pub async fn rename_store(&self, store: &StoreId, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
         let (info, row) = self.own_row(store)?;
@@ -122,7 +152,7 @@ impl Node {
     /// is offline deletes it when it learns of it. Durable on return. Nothing takes it back.
     ///
     /// # Errors
-    /// `Unknown`, `Root`, `NotFounder`, `Open`, `Write`.
+    /// `Unknown`, `Root`, `Data`, `NotFounder`, `Open`, `Write`.
     pub async fn delete_store(&self, store: &StoreId) -> Result<(), StoreError> {
         let (info, row) = self.own_row(store)?;
         let _one_at_a_time = self.0.opening.lock().await;
@@ -136,7 +166,7 @@ impl Node {
     /// Makes a private store one of the mesh: all members get it. Durable on return.
     ///
     /// # Errors
-    /// `Unknown`, `Root`, `NotPrivate`, `NotFounder`, `Open`, `Write`.
+    /// `Unknown`, `Root`, `Data`, `NotPrivate`, `NotFounder`, `Open`, `Write`.
     pub async fn share_store(&self, store: &StoreId) -> Result<(), StoreError> {
         let (info, row) = self.own_row(store)?;
         if !info.private {
@@ -190,7 +220,8 @@ impl Node {
     /// `Open`, `Read`.
     pub async fn follow_list(&self, names: &BTreeMap<StoreId, String>) -> Result<(), StoreError> {
         let shared = self.stores().into_iter();
-        for info in shared.filter(|info| !info.root && !info.private) {
+        // No line in the list counts for the data store.
+        for info in shared.filter(|info| !info.root && !info.data && !info.private) {
             match names.get(&info.id) {
                 Some(name) if *name == info.name => {}
                 Some(name) => {
@@ -212,7 +243,7 @@ impl Node {
         Ok(())
     }
 
-    // Returns a store of this node that is not the root store.
+    // Returns a store of this node that is neither the root store nor the data store.
     fn own_row(&self, store: &StoreId) -> Result<(StoreInfo, meta::Row), StoreError> {
         let info = self.stores().into_iter().find(|info| info.id == *store);
         let row = self
@@ -223,6 +254,7 @@ impl Node {
             .find(|row| row.id == *store);
         match info.zip(row) {
             Some((info, _)) if info.root => Err(StoreError::Root),
+            Some((info, _)) if info.data => Err(StoreError::Data),
             Some(found) => Ok(found),
             None => Err(self.unknown(&store.to_string())),
         }
@@ -304,6 +336,7 @@ impl Node {
             id,
             name: name.to_owned(),
             root: false,
+            data: false,
             private: false,
         };
         let mut stores = self

@@ -4,7 +4,10 @@
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
 //! entries, `settle` when it has ended. `fresh` feeds gossip.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
@@ -54,6 +57,11 @@ impl Store {
     /// first call counts.
     pub(crate) fn refuse_while(&self, restored: Arc<AtomicBool>) {
         drop(self.shared.restored.set(restored));
+    }
+
+    /// Refuses writes of clients under the node's own prefixes from now on, as the root store does.
+    pub(crate) fn reserve_keys(&self) {
+        self.shared.reserves_keys.store(true, Ordering::Relaxed);
     }
 
     /// Returns a node that has removed this one; `None` while it is not known to be removed.

@@ -34,8 +34,10 @@ pub(super) struct Shared {
     pub(super) id: StoreId,
     // The key this node signs with.
     pub(super) author: Author,
-    // True for the root store, in which clients may not write keys of the node.
     pub(super) root: bool,
+    // True in a store in which clients may not write keys of the node: the root store and the data
+    // store. Set at the opening, or right after it.
+    pub(super) reserves_keys: Arc<AtomicBool>,
     pub(super) clock: Clock,
     // Shows entries that are durable.
     pub(super) log: LogReader,

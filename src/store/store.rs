@@ -4,7 +4,7 @@
 //! one fsync; reads take the newest view of the state and do not wait for it. What is applied goes
 //! onto the bus and from there to watchers.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -134,7 +134,7 @@ impl Store {
     /// # Errors
     /// Like `put`; also `PreconditionFailed` and `AlreadyCaused`.
     pub async fn write(&self, write: Write) -> Result<Option<Written>, WriteError> {
-        write.check(self.shared.root)?;
+        write.check(self.shared.reserves_keys.load(Ordering::Relaxed))?;
         self.shared.until_may_write().await?;
         let (reply, answer) = oneshot::channel();
         self.queue.write(Writes::One(write, reply)).await?;

@@ -296,7 +296,7 @@ impl Write {
     }
 
     // Checks everything that needs no state.
-    pub(in crate::store) fn check(&self, root: bool) -> Result<(), WriteError> {
+    pub(in crate::store) fn check(&self, reserves_keys: bool) -> Result<(), WriteError> {
         if self.ops.is_empty() {
             return Err(WriteError::Empty);
         }
@@ -317,7 +317,7 @@ impl Write {
             let reserved = reserved::PREFIXES
                 .iter()
                 .find(|prefix| op.key().starts_with(prefix.as_bytes()));
-            if let Some(prefix) = reserved.filter(|_| root) {
+            if let Some(prefix) = reserved.filter(|_| reserves_keys) {
                 return Err(WriteError::Reserved {
                     key: op.key().clone(),
                     prefix,

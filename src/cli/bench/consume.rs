@@ -46,7 +46,7 @@ impl Consume {
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         // Several puts in each entry, as a busy node writes them.
         fill(&store, self.changes / OPS, OPS, self.setup.value).await?;
         let changes = self.changes / OPS * OPS;

@@ -46,7 +46,7 @@ impl Diff {
     ) -> Result<(), Failure> {
         report.case(format!("{} keys, {} changes", self.keys, self.changes))?;
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         let entries = self.keys.div_ceil(ENTRY_OPS);
         fill(&store, entries, ENTRY_OPS, self.setup.value).await?;
         let mut before = tree(&store).await?;

@@ -74,7 +74,7 @@ impl Fanout {
 
     async fn busy(&self, scratch: &Scratch, report: &mut Report<'_>) -> Result<(), Failure> {
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         // Sends the number of puts once all puts are finished; kept open until all watchers have
         // ended.
         let (count_sender, count) = signal::channel(None);
@@ -116,7 +116,7 @@ impl Fanout {
 
     async fn idle(&self, scratch: &Scratch, report: &mut Report<'_>) -> Result<(), Failure> {
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         let mut callers = Callers::new(self.clients, Some(RANDOM_KEYS), value(self.setup.value));
         let turn = self.setup.turn() / 2;
         // Warms up: memory reaches its size without watchers, and the reading threads are started.

@@ -63,7 +63,7 @@ impl Gossip {
         for _turn in 0..TURNS {
             disk.turn(self.setup.turn() / 4)?;
             disk.paced_turn(self.setup.turn() / 4, pause)?;
-            let watch = watcher.0.root().watch_with(WatchOptions {
+            let watch = watcher.0.data().watch_with(WatchOptions {
                 prefixes: vec![Bytes::from_static(PREFIX.as_bytes())],
                 start: Start::Now,
                 ..WatchOptions::default()
@@ -101,7 +101,7 @@ impl Gossip {
     ) -> Result<(), Failure> {
         let start = Instant::now();
         let mut ticks = tokio::time::interval(pause);
-        let store = node.root();
+        let store = node.data();
         let mut done = false;
         while !done && let Some(key) = keys.next() {
             ticks.tick().await;

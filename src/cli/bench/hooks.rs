@@ -67,7 +67,7 @@ impl Runs {
                 Write::put(key, value.clone())
             });
             let began = Instant::now();
-            for written in node.root().write_many(puts.collect()).await {
+            for written in node.data().write_many(puts.collect()).await {
                 written.map_err(|error| failed("a put failed", &error))?;
             }
             done += self.runs as u64;

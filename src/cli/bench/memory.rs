@@ -46,7 +46,7 @@ impl Memory {
             self.clients
         ))?;
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         let mut callers = Callers::new(self.clients, Some(self.random), value(self.setup.value));
         // Fills the caches before the measurement.
         callers.turn(&store, self.setup.turn()).await?;

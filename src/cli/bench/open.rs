@@ -57,7 +57,7 @@ impl Open {
         report.case(format!("{} entries, {rows} keys", self.entries))?;
         let start = Instant::now();
         let node = scratch::open(&dir).await?;
-        fill(&node.root(), self.entries, ops, self.setup.value).await?;
+        fill(&node.data(), self.entries, ops, self.setup.value).await?;
         report.figure("write", start.elapsed().as_secs_f64(), "s")?;
         let start = Instant::now();
         scratch::close(node).await?;

@@ -47,7 +47,7 @@ impl Past {
         let ops = usize::from(self.ops);
         let entries = self.keys / ops;
         let node = scratch::open(&scratch.new_path()).await?;
-        let root = node.root();
+        let root = node.data();
         fill(&root, entries, ops, self.setup.value).await?;
         let before = a_moment().await;
         let keys = entries * ops;

@@ -94,7 +94,7 @@ impl Put {
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         let mut disk = Fdatasync::new(scratch)?;
         let mut callers = Callers::new(clients, self.random, value(self.setup.value));
         let mut puts = Samples::default();

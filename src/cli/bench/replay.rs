@@ -59,7 +59,7 @@ impl Replay {
     ) -> Result<(), Failure> {
         let ops = usize::from(self.ops);
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         fill(&store, self.entries, ops, self.setup.value).await?;
         let cases = [
             ("every key", PREFIX.to_owned()),

@@ -49,10 +49,10 @@ impl Root {
         report.case(format!("{} keys", self.keys))?;
         let node = scratch::open(&dir).await?;
         let entries = self.keys.div_ceil(ENTRY_OPS);
-        fill(&node.root(), entries, ENTRY_OPS, self.setup.value).await?;
+        fill(&node.data(), entries, ENTRY_OPS, self.setup.value).await?;
         scratch::close(node).await?;
         let node = scratch::open(&dir).await?;
-        let store = node.root();
+        let store = node.data();
         let first = millis(root(&store).await?);
         let mut at_rest = f64::MAX;
         for _time in 0..AT_REST_TIMES {

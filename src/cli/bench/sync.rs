@@ -58,7 +58,7 @@ impl Sync {
         report.figure("redb alone", redb, "rows/s")?;
         let (from, to) = (scratch.new_path(), scratch.new_path());
         let node = scratch::open(&from).await?;
-        fill(&node.root(), entries, 1, self.setup.value).await?;
+        fill(&node.data(), entries, 1, self.setup.value).await?;
         scratch::close(node).await?;
 
         let daemon = Daemon::start(&from).await?;
@@ -129,7 +129,7 @@ impl Sync {
             "{entries} more entries, for a node that was offline"
         ))?;
         let node = scratch::open(from).await?;
-        fill(&node.root(), entries, 1, self.setup.value).await?;
+        fill(&node.data(), entries, 1, self.setup.value).await?;
         scratch::close(node).await?;
         let (sender, receiver) = (Daemon::start(from).await?, Daemon::start(to).await?);
         let (mut there, mut here) = (sender.connect().await?, receiver.connect().await?);

@@ -54,7 +54,7 @@ impl Watch {
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         let node = scratch::open(&scratch.new_path()).await?;
-        let store = node.root();
+        let store = node.data();
         let mut disk = Fdatasync::new(scratch)?;
         let mut keys = Keys::new(0, None);
         let mut events = Samples::default();

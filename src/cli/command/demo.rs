@@ -142,7 +142,7 @@ struct Peer {
 impl Peer {
     // Prints in the background what `lattice watch /` shows on this node.
     fn print_changes(&self) {
-        let mut watch = self.node.root().watch_with(WatchOptions {
+        let mut watch = self.node.data().watch_with(WatchOptions {
             prefixes: vec![b"/".as_slice().into()],
             start: Start::Now,
             ..WatchOptions::default()
@@ -181,7 +181,7 @@ impl Peer {
         let (events, _ignored) = mpsc::channel(64);
         let joined = self.net.join(&invitation, OwnData::Private, &events).await;
         joined.map_err(|error| failed(&error))?;
-        // Joining has replaced the root store.
+        // Joining has replaced the data store.
         self.print_changes();
         Ok(())
     }
@@ -193,13 +193,13 @@ impl Peer {
     }
 
     async fn put(&self, key: &'static str, value: &'static str) -> Result<(), Failure> {
-        let written = self.node.root().put(key, value).await;
+        let written = self.node.data().put(key, value).await;
         written.map(drop).map_err(|error| failed(&error))
     }
 
     async fn wait_for_value(&self, key: &str, value: &str) -> Result<(), Failure> {
         self.wait_until(key, async || {
-            let item = self.node.root().get(key.as_bytes()).await;
+            let item = self.node.data().get(key.as_bytes()).await;
             matches!(item, Ok(Some(item)) if item.value == value.as_bytes())
         })
         .await
@@ -207,7 +207,7 @@ impl Peer {
 
     async fn wait_for_heads(&self, key: &str, count: usize) -> Result<(), Failure> {
         self.wait_until(key, async || {
-            let heads = self.node.root().heads(key.as_bytes()).await;
+            let heads = self.node.data().heads(key.as_bytes()).await;
             heads.is_ok_and(|heads| heads.len() == count)
         })
         .await

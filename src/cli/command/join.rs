@@ -11,7 +11,7 @@ use lattice::{
     api::{client::Client, error::ApiError, whole},
     net::Invitation,
     node::FileConfig,
-    protocol::membership::{invite::Invite as RedeemedInvite, reserved::PREFIXES},
+    protocol::membership::{invite::Invite as RedeemedInvite, reserved::is_reserved},
     wire::api,
 };
 use tokio_stream::StreamExt as _;
@@ -293,30 +293,26 @@ async fn ask_for_data(client: &mut Client) -> Result<String, Failure> {
     }
     let stores = whole::stores(client).await?;
     let shared = stores.iter().filter(|store| !store.private).count();
-    let request = api::ListRequest {
-        prefix: "/".into(),
-        keys_only: true,
-        ..api::ListRequest::default()
-    };
-    let mut pages = client.list(request).await?.into_inner();
-    let is_data = |item: &api::Item| {
-        let mut prefixes = PREFIXES.iter();
-        !prefixes.any(|prefix| item.key.starts_with(prefix.as_bytes()))
-    };
     let mut has_keys = false;
-    while let Some(page) = pages.next().await {
-        has_keys = page?.items.iter().any(is_data);
-        if has_keys {
-            break;
+    // The root store has keys of the node itself, too.
+    for store in ["data", "root"] {
+        let request = api::ListRequest {
+            store: store.to_owned(),
+            prefix: "/".into(),
+            keys_only: true,
+            ..api::ListRequest::default()
+        };
+        let mut pages = client.list(request).await?.into_inner();
+        while !has_keys && let Some(page) = pages.next().await {
+            has_keys = page?.items.iter().any(|item| !is_reserved(&item.key));
         }
     }
-    if shared < 2 && !has_keys {
+    if shared < 3 && !has_keys {
         return private();
     }
     let question = format!(
-        "this node has data of its own ({shared} {}). Keep it private, share it with all members of \
-         the mesh, or discard it?",
-        if shared == 1 { "store" } else { "stores" }
+        "this node has data of its own ({shared} stores). Keep it private, share it with all members of \
+         the mesh, or discard it?"
     );
     let answer = confirm::choose(question, "[P]rivate/[s]hare/[d]iscard").await?;
     match answer.to_ascii_lowercase().as_str() {
@@ -356,6 +352,10 @@ fn print_step(
         "accepted" => {
             out.line(&format!("accepted   as {}", step.role))?;
             let former = &step.former;
+            let kept = match step.former_root.as_str() {
+                "" => format!("store {former:?}"),
+                root => format!("stores {former:?} and {root:?}"),
+            };
             if step.discarded > 0 {
                 out.line(&format!(
                     "deleted    your data so far ({} stores)",
@@ -363,12 +363,12 @@ fn print_step(
                 ))?;
             } else if step.former_private {
                 out.line(&format!(
-                    "kept       your data so far, private, as store {former:?}; to give it to all \
-                     members: lattice store share {former}"
+                    "kept       your data so far, private, as {kept}; to give it to all members: \
+                     lattice store share {former}"
                 ))?;
             } else if !former.is_empty() {
                 out.line(&format!(
-                    "shared     your data so far with all members, as store {former:?}"
+                    "shared     your data so far with all members, as {kept}"
                 ))?;
             }
         }
@@ -401,6 +401,7 @@ impl object::JoinStep {
             node: (!step.node.is_empty()).then(|| hex(&step.node)),
             role: not_empty(&step.role),
             former: not_empty(&step.former),
+            former_root: not_empty(&step.former_root),
             former_private: not_empty(&step.former).map(|_name| step.former_private),
             discarded: (step.discarded > 0).then_some(step.discarded),
             store: (!step.store.is_empty()).then(|| uuid(&step.store)),

@@ -18,11 +18,12 @@ use crate::cli::{
 /// one gap, and then the state. A consumer that had not got them stops, unless it was made with
 /// --on-gap state.
 ///
-/// The root store keeps all its entries.
+/// The root store, from which the members follow, keeps all its entries.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lattice prune --store jobs --dry-run
+  lattice prune --dry-run
+  lattice prune
   lattice prune --store jobs")]
 pub(crate) struct Prune {
     /// Show what is final and what holds the rest, and remove nothing

@@ -28,7 +28,7 @@ use crate::cli::{
 Examples:
   lattice status
   lattice status /hello             the members that have its value on disk
-  lattice status --json | jq '.stores[0].entries'")]
+  lattice status --json | jq '.stores[] | select(.data).entries'")]
 pub(crate) struct Status {
     /// Show instead the members that have the value of this key on disk
     key: Option<OsString>,

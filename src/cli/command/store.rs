@@ -15,6 +15,9 @@ use crate::cli::{
 };
 
 /// Create, list, choose, rename and delete stores
+///
+/// Every mesh has two: `data`, which commands use unless another is named, and `root`, which lists
+/// members, invites and stores, and keeps all its history.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -82,7 +85,7 @@ Examples:
     Use {
         /// Name or UUID of the store
         name: Option<String>,
-        /// Use the root store again
+        /// Use the data store again
         #[arg(long, conflicts_with = "name")]
         clear: bool,
     },
@@ -188,7 +191,7 @@ async fn list(context: &mut Context) -> Result<(), Failure> {
         let id = object::uuid(&info.id);
         let chosen = &context.store;
         if chosen.is_empty() {
-            info.root
+            info.data
         } else {
             *chosen == info.name || *chosen == id
         }
@@ -219,7 +222,7 @@ fn print_used(context: &mut Context, store: Option<String>) -> Result<(), Failur
     if context.out.json {
         return context.out.object(&object::Used { store });
     }
-    let store = store.as_deref().unwrap_or("the root store");
+    let store = store.as_deref().unwrap_or("the data store");
     context
         .out
         .line(&format!("commands in this directory use {store}"))

@@ -29,7 +29,7 @@ use crate::cli::{
     signals::{self, second_interrupt},
 };
 
-/// Create the node: its data directory, identity and root store
+/// Create the node: its data directory, identity, root store and data store
 ///
 /// If there is one already, reports that and changes nothing.
 #[derive(Debug, Args)]

@@ -398,6 +398,8 @@ pub(crate) struct Store {
     /// Name on this node; empty for a root store without a name.
     pub(crate) name: String,
     pub(crate) root: bool,
+    /// True for the data store, which commands use by default.
+    pub(crate) data: bool,
     /// True for a store that no other node gets.
     pub(crate) private: bool,
 }
@@ -410,6 +412,7 @@ impl Store {
             store: uuid(&info.id),
             name: info.name,
             root: info.root,
+            data: info.data,
             private: info.private,
         }
     }
@@ -418,7 +421,7 @@ impl Store {
 /// The store that the current directory uses, printed by `store use`.
 #[derive(Serialize)]
 pub(crate) struct Used {
-    /// UUID of the store; null for the root store.
+    /// UUID of the store; null for the data store.
     pub(crate) store: Option<String>,
 }
 
@@ -474,10 +477,14 @@ pub(crate) struct JoinStep {
     /// Role of this node; only in `accepted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<String>,
-    /// Name under which the former root store is kept; only in `accepted`, if it had data.
+    /// Name under which the former data store is kept, or the former root store if only that had data; only
+    /// in `accepted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) former: Option<String>,
-    /// True if no other node gets it; only beside `former`.
+    /// Name under which the former root store is kept, too; only beside `former`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) former_root: Option<String>,
+    /// True if no other node gets them; only beside `former`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) former_private: Option<bool>,
     /// Number of stores that were deleted; only in `accepted`, with `--data discard`.

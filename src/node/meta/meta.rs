@@ -22,6 +22,7 @@ use crate::{
             rebuild::{self, Rebuilt},
             row::Row,
         },
+        store_name::{DATA, former_name},
     },
     protocol::membership::genesis::Genesis,
     state::{
@@ -71,8 +72,8 @@ enum Refused {
 
 impl Meta {
     /// Opens the file. If the directory holds no data yet and `create` is true, makes it with a new
-    /// root store whose creator is `author`. A file that is missing beside stores, or damaged, is
-    /// built again from the logs.
+    /// root store whose creator is `author`, and its data store. A file that is missing beside stores,
+    /// or damaged, is built again from the logs.
     ///
     /// Returns a line for each thing that was mended, or that the owner should know, too.
     ///
@@ -115,7 +116,7 @@ impl Meta {
                 what: format!("{damage}, and there are no stores to build it again from"),
             });
         }
-        let Rebuilt { rows, line } = rebuild::rebuild(disk, data_dir, &path, &damage)?;
+        let Rebuilt { rows, line } = rebuild::rebuild(disk, data_dir, &path, &damage, author)?;
         tracing::warn!("{line}");
         Ok((Self::made(disk, path, &rows, author)?, vec![line]))
     }
@@ -150,7 +151,8 @@ impl Meta {
             root: true,
             genesis,
         };
-        Self::made(disk, path, &[root], author)
+        let data = Row::of_data(&root.genesis);
+        Self::made(disk, path, &[root, data], author)
     }
 
     // Makes the file with these rows. Durable on return.
@@ -229,6 +231,31 @@ impl Meta {
     pub(in crate::node) fn stores(&self) -> Result<Vec<Row>, OpenError> {
         let own = self.file.read(read_own);
         Ok(own.map_err(|error| self.failed(error))?.stores)
+    }
+
+    /// Like `stores`, after it has added the data store if it is missing, as in a directory of an
+    /// earlier build. Another store of its name is renamed then. Durable on return.
+    ///
+    /// # Errors
+    /// `Unusable`, `Io`.
+    pub(in crate::node) fn stores_with_data(&self) -> Result<Vec<Row>, OpenError> {
+        let rows = self.stores()?;
+        let root = rows.iter().find(|row| row.root);
+        let Some(data) = root.map(|root| Row::of_data(&root.genesis)) else {
+            return Ok(rows);
+        };
+        if rows.contains(&data) {
+            return Ok(rows);
+        }
+        let is_free = |name: &str| rows.iter().all(|row| row.name != name);
+        let others = rows.iter().filter(|row| row.name == DATA);
+        let renamed = others.map(|row| Row {
+            name: former_name(DATA, &row.id, is_free),
+            ..row.clone()
+        });
+        let changed: Vec<_> = renamed.chain([data.clone()]).collect();
+        self.change(&changed, &[])?;
+        self.stores()
     }
 
     /// Adds a store. Durable on return.
@@ -437,6 +464,35 @@ fn write_author(write: &WriteTransaction, author: &Author) -> Result<(), StateEr
 mod tests {
     use super::*;
     use crate::disk::RealDisk;
+
+    #[test]
+    fn directory_of_an_earlier_build_gets_a_data_store() {
+        let (dir, author) = (tempfile::tempdir().unwrap(), Author([7; 32]));
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let row = |nonce: u8, name: &str| {
+            let genesis = Genesis {
+                creator: author,
+                nonce: [nonce; 32],
+            };
+            Row {
+                id: genesis.store(),
+                name: name.to_owned(),
+                root: name == "root",
+                genesis,
+            }
+        };
+        let (root, other) = (row(1, "root"), row(2, "data"));
+        let before = [root.clone(), other.clone()];
+        let meta = Meta::make(&disk, dir.path(), &before, &author).unwrap();
+        for _time in 0..2 {
+            let rows = meta.stores_with_data().unwrap();
+            assert_eq!(rows, meta.stores().unwrap());
+            assert_eq!(rows.len(), 3);
+            assert!(rows.contains(&root) && rows.contains(&Row::of_data(&root.genesis)));
+            let other = rows.iter().find(|row| row.id == other.id).unwrap();
+            assert_eq!(other.name, format!("data-{}", &other.id.to_string()[..8]));
+        }
+    }
 
     #[test]
     fn earlier_schema_is_raised_and_a_later_one_is_refused() {

@@ -5,7 +5,7 @@
 //! would be worse than none: the rule below gives one only if no other is possible.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,14 +13,14 @@ use std::{
 
 use crate::{
     disk::Disk,
-    id::StoreId,
+    id::{Author, StoreId},
     log::{LogError, survey},
     node::{
         data_dir::{STORES_DIR, store_ids},
         error::OpenError,
         meta::row::Row,
         private,
-        store_name::{check_name, name_of_id},
+        store_name::{check_name, former_name, name_of_id},
     },
     protocol::{
         entry::{Op, Order},
@@ -41,10 +41,11 @@ struct Listing {
     genesis: BTreeMap<StoreId, Genesis>,
     // The newest put or delete of each name; `None` for a delete or a name that is not text.
     names: BTreeMap<StoreId, (Order, Option<String>)>,
+    authors: BTreeSet<Author>,
 }
 
-/// Returns the rows of the stores in the directory, read from their logs. Moves a damaged file out
-/// of the way.
+/// Returns the rows of the stores in the directory, read from their logs. `author` is the node's own key.
+/// Moves a damaged file out of the way.
 ///
 /// # Errors
 /// `RootUnknown`; `Io`, `Unusable` when a log cannot be read.
@@ -53,6 +54,7 @@ pub(super) fn rebuild(
     data_dir: &Path,
     path: &Path,
     damage: &str,
+    author: &Author,
 ) -> Result<Rebuilt, OpenError> {
     let ids = store_ids(disk.as_ref(), data_dir)?;
     let (mut listings, mut private) = (BTreeMap::new(), BTreeMap::new());
@@ -70,7 +72,7 @@ pub(super) fn rebuild(
         unclear,
     })?;
     let mut rows = rows(&listings, root);
-    add_private(&mut rows, &private);
+    add_private(&mut rows, &private, author);
     let kept = keep_damaged(disk.as_ref(), path)?;
     let mut line = format!(
         "meta.db was built again from the logs, with root store {root}, {} stores in all: {damage}",
@@ -87,6 +89,7 @@ pub(super) fn rebuild(
 fn listing(disk: &dyn Disk, dir: &Path, ids: &[StoreId]) -> Result<Listing, OpenError> {
     let mut listing = Listing::default();
     let read = survey(disk, dir, |entry| {
+        listing.authors.insert(entry.author());
         for op in &entry.ops {
             listing.note(op, entry.order(), ids);
         }
@@ -143,7 +146,7 @@ fn store_key(key: &[u8]) -> Option<(StoreId, &str)> {
 }
 
 /// Returns the store whose logs list every store of the directory, itself included, if no other
-/// store that lists itself lists it.
+/// store that lists itself lists it. The data store that belongs to it is as good as listed.
 ///
 /// A member may write any genesis into any store: so it can make a store of its own list all others,
 /// and leave the answer open. It cannot make that store the root store, because the true root store
@@ -153,7 +156,11 @@ fn store_key(key: &[u8]) -> Option<(StoreId, &str)> {
 /// The stores that leave it open: those that the best store does not list, or else all that list
 /// themselves.
 fn root(listings: &BTreeMap<StoreId, Listing>) -> Result<StoreId, Vec<StoreId>> {
-    let lists = |store: &StoreId, other: &StoreId| listings[store].genesis.contains_key(other);
+    let lists = |store: &StoreId, other: &StoreId| {
+        let genesis = &listings[store].genesis;
+        let of_itself = genesis.get(store).map(|genesis| genesis.data().store());
+        genesis.contains_key(other) || of_itself == Some(*other)
+    };
     let unlisted = |store: &StoreId| -> Vec<StoreId> {
         let ids = listings.keys().copied();
         ids.filter(|id| !lists(store, id)).collect()
@@ -176,8 +183,13 @@ fn root(listings: &BTreeMap<StoreId, Listing>) -> Result<StoreId, Vec<StoreId>> 
 
 fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
     let listing = &listings[&root];
-    let mut rows: Vec<Row> = Vec::new();
+    // The root store lists itself: else it would not be taken for it.
+    let of_root = listing.genesis.get(&root);
+    let mut rows: Vec<Row> = of_root.map(Row::of_data).into_iter().collect();
     for (id, genesis) in &listing.genesis {
+        if rows.iter().any(|row| row.id == *id) {
+            continue;
+        }
         let named = listing.names.get(id).and_then(|(_, name)| name.clone());
         let is_free = |name: &String| {
             name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != *name)
@@ -199,27 +211,41 @@ fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
     rows
 }
 
-// Adds the rows of private stores, which the root store that they belong to lists.
-fn add_private(rows: &mut Vec<Row>, private: &BTreeMap<StoreId, (StoreId, Listing)>) {
-    for (id, (under, _)) in private {
-        let listing = private.get(under).map(|(_, listing)| listing);
-        let genesis = listing.and_then(|listing| listing.genesis.get(id));
-        let Some((listing, genesis)) = listing.zip(genesis) else {
+// Adds the rows of private stores. The root store that they belong to lists them, if it is here. The id
+// of a data store follows from that root store and its founder: this node, unless that root store is here
+// or the founder wrote in the data store.
+fn add_private(
+    rows: &mut Vec<Row>,
+    private: &BTreeMap<StoreId, (StoreId, Listing)>,
+    author: &Author,
+) {
+    for (id, (under, own)) in private {
+        let root = private.get(under).map(|(_, listing)| listing);
+        let of_root = root.and_then(|root| root.genesis.get(under));
+        let founders = own.authors.iter().chain([author]);
+        let founders = founders.chain(of_root.map(|genesis| &genesis.creator));
+        let mut of_data = founders.map(|it| Genesis::of_data(*it, under));
+        let of_data = of_data.find(|genesis| genesis.store() == *id);
+        let listed = root.and_then(|root| root.genesis.get(id).copied());
+        let Some(genesis) = of_data.or(listed) else {
             continue;
         };
-        let named = listing.names.get(id).and_then(|(_, name)| name.clone());
-        let is_free = |name: &String| {
-            name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != *name)
+        let named = root.and_then(|root| root.names.get(id)?.1.clone());
+        let is_free = |name: &str| {
+            name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != name)
         };
-        let former = Some(format!("root-{}", &id.to_string()[..8]));
-        let name = if id == under { former } else { named };
-        let name = name.filter(is_free);
-        let name = name.unwrap_or_else(|| format!("private-{id}"));
+        let name = match (id == under, of_data) {
+            (true, _) => former_name("root", id, is_free),
+            (false, Some(_)) => former_name("data", id, is_free),
+            (false, None) => named
+                .filter(|name| is_free(name))
+                .unwrap_or_else(|| format!("private-{id}")),
+        };
         rows.push(Row {
             id: *id,
             name,
             root: false,
-            genesis: *genesis,
+            genesis,
         });
     }
 }
@@ -257,8 +283,11 @@ mod tests {
     fn found(stores: &[(u8, &[u8])]) -> Result<StoreId, Vec<StoreId>> {
         let listings = stores.iter().map(|(store, listed)| {
             let genesis = listed.iter().map(|n| (id(*n), genesis(*n))).collect();
-            let names = BTreeMap::new();
-            (id(*store), Listing { genesis, names })
+            let listing = Listing {
+                genesis,
+                ..Listing::default()
+            };
+            (id(*store), listing)
         });
         root(&listings.collect())
     }
@@ -271,6 +300,14 @@ mod tests {
         assert_eq!(found(&[(1, &[1, 3]), (2, &[1, 2, 3]), (3, &[])]), Ok(id(2)));
         // A member wrote the genesis of its own store into that store.
         assert_eq!(found(&[(1, &[1, 2]), (2, &[2])]), Ok(id(1)));
+        // Nothing lists the data store.
+        let one = Listing {
+            genesis: BTreeMap::from([(id(1), genesis(1))]),
+            ..Listing::default()
+        };
+        let data = genesis(1).data().store();
+        let with_data = BTreeMap::from([(id(1), one), (data, Listing::default())]);
+        assert_eq!(root(&with_data), Ok(id(1)));
     }
 
     #[test]
@@ -286,6 +323,26 @@ mod tests {
         // A member made its store list all stores, also one that the root store does not list.
         let both = found(&[(1, &[1, 2]), (2, &[1, 2, 3]), (3, &[3])]).unwrap_err();
         assert_eq!(both.len(), 3);
+    }
+
+    #[test]
+    fn private_data_store_is_known_without_its_root_store() {
+        let data = genesis(1).data();
+        let wrote = |n: u8| Listing {
+            authors: BTreeSet::from([Author([9; 32]), Author([n; 32])]),
+            ..Listing::default()
+        };
+        let found = |n: u8, own: u8| {
+            let mut rows = Vec::new();
+            let private = BTreeMap::from([(data.store(), (id(1), wrote(n)))]);
+            add_private(&mut rows, &private, &Author([own; 32]));
+            rows.pop()
+        };
+        let row = found(1, 3).unwrap();
+        assert_eq!(found(2, 1).as_ref(), Some(&row), "it is this node's");
+        assert_eq!((row.id, row.genesis), (data.store(), data));
+        assert_eq!(row.name, format!("data-{}", &data.store().to_string()[..8]));
+        assert_eq!(found(2, 3), None, "its founder is not known");
     }
 
     #[test]
@@ -314,13 +371,15 @@ mod tests {
         note(2, "name", "older".into(), 2);
         note(3, "name", "../up".into(), 3);
         note(4, "name", "root".into(), 3);
+        note(4, "name", "data".into(), 2);
         let rows = rows(&BTreeMap::from([(id(1), listing)]), id(1));
         let name = |n: u8| {
             rows.iter()
                 .find(|row| row.id == id(n))
                 .map(|row| row.name.as_str())
         };
-        assert_eq!(rows.len(), 4, "a store without a directory gets no row");
+        assert_eq!(rows.len(), 5, "a store without a directory gets no row");
+        assert!(rows.contains(&Row::of_data(&genesis(1))));
         assert_eq!((name(1), name(2)), (Some("root"), Some("jobs")));
         assert_eq!(name(3), Some(name_of_id(&id(3)).as_str()));
         assert_eq!(name(4), Some(name_of_id(&id(4)).as_str()));

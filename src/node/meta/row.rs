@@ -2,6 +2,7 @@
 
 use crate::{
     id::{Author, StoreId},
+    node::store_name::DATA,
     protocol::membership::genesis::Genesis,
 };
 
@@ -16,6 +17,17 @@ pub(in crate::node) struct Row {
 }
 
 impl Row {
+    /// Returns the row of the data store that belongs to the root store of `root`.
+    pub(in crate::node) fn of_data(root: &Genesis) -> Self {
+        let genesis = root.data();
+        Self {
+            id: genesis.store(),
+            name: DATA.to_owned(),
+            root: false,
+            genesis,
+        }
+    }
+
     /// Encodes the row without its id, which is the key.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = vec![u8::from(self.root)];

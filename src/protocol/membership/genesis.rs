@@ -4,6 +4,9 @@
 //! store keeps both, in hex, at `/stores/{store}/genesis`. A value there is valid only if the id
 //! derived from it is the one in its key, so it shows who founded the store whoever wrote it, and
 //! nobody can claim a store that exists.
+//!
+//! The genesis of the data store follows from that of the root store: whoever knows the one knows
+//! the other, and no other store has its id. It needs no line in the root store.
 
 use std::fmt;
 
@@ -25,6 +28,20 @@ impl Genesis {
     /// Returns the id of the store, derived from both fields.
     pub fn store(&self) -> StoreId {
         StoreId::derive(&self.creator, &self.nonce)
+    }
+
+    /// Returns the genesis of the data store of the mesh whose root store has this genesis.
+    pub fn data(&self) -> Self {
+        Self::of_data(self.creator, &self.store())
+    }
+
+    /// Returns the genesis of the data store of the mesh that `creator` founded with the root store
+    /// `root`.
+    pub fn of_data(creator: Author, root: &StoreId) -> Self {
+        Self {
+            creator,
+            nonce: blake3::derive_key("lattice 2026 data store v1", &root.0),
+        }
     }
 
     /// Returns the root-store key of the genesis: `/stores/{store}/genesis`.
@@ -77,6 +94,24 @@ mod tests {
         assert_eq!(key, format!("/stores/{store}/genesis"));
         assert_eq!(value, format!("{}{}", "ab".repeat(32), "07".repeat(32)));
         assert_eq!(Genesis::decode(&key, &value), Some(GENESIS));
+    }
+
+    #[test]
+    fn data_store_follows_from_the_root_store() {
+        let data = GENESIS.data();
+        assert_eq!(data.creator, GENESIS.creator);
+        // All nodes of all versions derive this id: a change here splits every mesh.
+        assert_eq!(
+            data.store().to_string(),
+            "a5b1f939-1a67-8ab4-958b-be002bdf6227"
+        );
+        assert_ne!(data.store(), GENESIS.store());
+        assert_ne!(data.data().store(), data.store());
+        let other = Genesis {
+            nonce: [8; 32],
+            ..GENESIS
+        };
+        assert_ne!(other.data().store(), data.store());
     }
 
     #[test]

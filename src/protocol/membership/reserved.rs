@@ -32,6 +32,12 @@ use crate::{
 /// The prefixes of reserved keys.
 pub const PREFIXES: [&str; 3] = ["/nodes/", "/invites/", "/stores/"];
 
+/// Returns whether a key, or all keys with a prefix, is reserved.
+pub fn is_reserved(key: &[u8]) -> bool {
+    let mut prefixes = PREFIXES.iter();
+    prefixes.any(|prefix| key.starts_with(prefix.as_bytes()))
+}
+
 /// Condition under which an op of a reserved key counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {

@@ -2,6 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
@@ -189,14 +190,14 @@ impl Actor {
 
     // Gathers the writes that wait, up to a group's size, and writes them.
     fn write_group(&mut self, first: Writes) {
-        let root = self.writer.config.root;
+        let reserves_keys = self.writer.reserves_keys.load(Ordering::Relaxed);
         let mut group = Group::default();
-        group.add(first, root);
+        group.add(first, reserves_keys);
         while group.writes().len() < GROUP_WRITES_MAX
             && group.bytes() < GROUP_BYTES_MAX
             && let Some(writes) = self.inbox.next_writes()
         {
-            group.add(writes, root);
+            group.add(writes, reserves_keys);
         }
         self.grouped = group.writes().len();
         self.grouped_at = Some(Instant::now());

@@ -24,9 +24,8 @@ enum Reply {
 }
 
 impl Group {
-    /// Adds writes. `root`: whether the store is the root store, in which clients may not write keys
-    /// of the node.
-    pub(super) fn add(&mut self, writes: Writes, root: bool) {
+    /// Adds writes. `reserves_keys`: whether clients may not write keys of the node in this store.
+    pub(super) fn add(&mut self, writes: Writes, reserves_keys: bool) {
         match writes {
             Writes::One(write, reply) => {
                 self.push(write, Ok(()));
@@ -40,7 +39,7 @@ impl Group {
             Writes::Many(writes, reply) => {
                 self.replies.push(Reply::Many(writes.len(), reply));
                 for write in writes {
-                    let checked = write.check(root);
+                    let checked = write.check(reserves_keys);
                     self.push(write, checked);
                 }
             }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -75,6 +75,7 @@ pub(in crate::store) fn open(
         id: config.id,
         author: Author(config.key.verifying_key().to_bytes()),
         root: config.root,
+        reserves_keys: Arc::new(AtomicBool::new(config.root)),
         clock: config.clock.clone(),
         log: logs.reader().clone(),
         state: state.reader().clone(),
@@ -114,6 +115,7 @@ pub(in crate::store) fn open(
         state,
         membership,
         base: shared.base.clone(),
+        reserves_keys: Arc::clone(&shared.reserves_keys),
         counted_by,
         marks,
         health: Health::Well,

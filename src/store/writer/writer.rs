@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -59,6 +59,8 @@ pub(in crate::store) struct Writer {
     pub(super) membership: Membership,
     // Shows the newest base, as in `Shared`.
     pub(super) base: BaseReader,
+    // As in `Shared`.
+    pub(super) reserves_keys: Arc<AtomicBool>,
     // The members and spent keys by which the state counts. Set by `recount`.
     pub(super) counted_by: Standings,
     pub(super) marks: Marks,

@@ -1021,7 +1021,7 @@ async fn down_is_answered_before_the_node_stops() {
     );
     // The lock is free and nothing acknowledged is lost.
     let node = open(dir.path()).await;
-    assert_eq!(node.root().get(b"/k").await.unwrap().unwrap().value, "v");
+    assert_eq!(node.data().get(b"/k").await.unwrap().unwrap().value, "v");
     node.close().await.unwrap();
 }
 

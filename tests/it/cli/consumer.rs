@@ -96,7 +96,7 @@ fn acknowledged_is_done_rest_is_listed() {
     "#);
     insta::assert_snapshot!(
         home.run(&[&next[..], &["-n", "9", "--ack", "--json"]].concat()), @r#"
-    {"type":"put","key":"/orders/8","value":"a saw","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"origin":"local","arrived_ms":[ms],"late":false,"delivery":"[change].1","attempt":1}
+    {"type":"put","key":"/orders/8","value":"a saw","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"origin":"local","arrived_ms":[ms],"late":false,"delivery":"[change].1","attempt":1}
     exit 0
     "#);
     until(&home, "billing", "all was read", |status| {

@@ -4,10 +4,12 @@ use std::{fs, path::PathBuf};
 
 use super::harness::{Home, Ran};
 
-// The log of the only author in the root store.
+// The log of the only author in the data store, which has an entry.
 pub(super) fn own_log(home: &Home) -> PathBuf {
-    let store = fs::read_dir(home.data().join("stores")).unwrap();
-    let logs = store.last().unwrap().unwrap().path().join("logs");
+    let stores = home.run(&["store", "list", "--json"]).json();
+    let store = stores.iter().find(|store| store["data"] == true).unwrap();
+    let store = store["store"].as_str().unwrap();
+    let logs = home.data().join("stores").join(store).join("logs");
     fs::read_dir(logs).unwrap().last().unwrap().unwrap().path()
 }
 
@@ -21,10 +23,12 @@ fn quiet(home: &Home, arguments: &[&str]) -> Ran {
 #[test]
 fn cut_own_log_is_refused_until_repaired() {
     let home = Home::initialised();
-    insta::assert_snapshot!(home.run(&["repair"]), @r#"
+    insta::assert_snapshot!(home.run(&["repair"]), @"
     store [uuid] (root): nothing to repair
+    store [uuid] (data): nothing to repair
     exit 0
-    "#);
+    ");
+    home.run(&["put", "/t/first", "0"]).ok();
     let log = own_log(&home);
     home.run(&["put", "/t/a", "1"]).ok();
     let older = fs::read(&log).unwrap();
@@ -51,7 +55,8 @@ fn cut_own_log_is_refused_until_repaired() {
     exit 2
     "#);
     insta::assert_snapshot!(quiet(&home, &["repair", "--yes"]), @r#"
-    store [uuid] (root): gave up 2 entries, 3 to 4 of [id].log
+    store [uuid] (root): nothing to repair
+    store [uuid] (data): gave up 2 entries, 3 to 4 of [id].log
     exit 0
     "#);
     assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
@@ -59,7 +64,8 @@ fn cut_own_log_is_refused_until_repaired() {
     home.run(&["put", "/t/c", "3"]).ok();
     home.run(&["verify"]).ok();
     insta::assert_snapshot!(home.run(&["repair", "--json"]), @r#"
-    {"type":"repaired","store":"[uuid]","name":"root","root":true,"private":false,"lost":[]}
+    {"type":"repaired","store":"[uuid]","name":"root","root":true,"data":false,"private":false,"lost":[]}
+    {"type":"repaired","store":"[uuid]","name":"data","root":false,"data":true,"private":false,"lost":[]}
     exit 0
     "#);
 }
@@ -73,10 +79,11 @@ fn repair_of_a_running_node_is_a_gap() {
     let mut watch = home.start(&["watch", "/t/", "--json"]);
     watch.line_with(r#""key":"/t/a""#);
     watch.line_with("caught_up");
-    insta::assert_snapshot!(home.run(&["repair", "--yes"]), @r#"
-    store [uuid] (root): gave up 2 entries, 1 to 2 of [id].log
+    insta::assert_snapshot!(home.run(&["repair", "--yes"]), @"
+    store [uuid] (root): nothing to repair
+    store [uuid] (data): gave up 1 entry, 1 to 1 of [id].log
     exit 0
-    "#);
+    ");
     watch.line_with(r#""type":"gap""#);
     watch.line_with("caught_up");
     home.run(&["put", "/t/b", "1"]).ok();
@@ -111,6 +118,9 @@ fn watch_passes_a_damaged_value_and_exits_6() {
 #[test]
 fn damaged_store_is_exit_6() {
     let (home, other) = (Home::initialised(), Home::initialised());
+    for home in [&home, &other] {
+        home.run(&["put", "/t/a", "1"]).ok();
+    }
     let name = own_log(&other);
     let name = name.file_name().unwrap();
     fs::copy(own_log(&other), own_log(&home).with_file_name(name)).unwrap();
@@ -123,7 +133,7 @@ fn damaged_store_is_exit_6() {
     );
 }
 
-/// The node of another mesh's member, with the root store that it had before as a second store.
+/// The node of another mesh's member, with the data store that it had before as another store.
 #[test]
 fn empty_meta_is_built_again_and_reported() {
     let (a, b) = (Home::new(), Home::initialised());
@@ -132,11 +142,11 @@ fn empty_meta_is_built_again_and_reported() {
     let token = a.run(&["invite"]).raw;
     b.run(&["join", token.trim(), "--name", "b"]).ok();
     let stores = b.run(&["store", "list"]).raw;
-    assert_eq!(stores.lines().count(), 2, "{stores}");
+    assert_eq!(stores.lines().count(), 3, "{stores}");
     fs::write(b.data().join("meta.db"), "").unwrap();
     let status = b.run(&["status"]);
     assert_eq!(status.code, 0, "{status}");
-    let line = "meta.db was built again from the logs, with root store [uuid], 2 stores in all: it \
+    let line = "meta.db was built again from the logs, with root store [uuid], 3 stores in all: it \
                 is empty (the old file is kept as meta.db.damaged)";
     assert!(status.stdout.contains(line), "{status}");
     assert_eq!(b.run(&["store", "list"]).raw, stores);

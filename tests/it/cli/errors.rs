@@ -81,7 +81,7 @@ fn missing_and_refused_have_exit_codes() {
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["--store", "nope", "get", "/a"]), @r#"
-    error: there is no store "nope" here; known stores: root
+    error: there is no store "nope" here; known stores: root, data
     hint: `lattice store list` shows the stores of this node
     exit 3
     "#);

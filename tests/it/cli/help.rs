@@ -75,13 +75,13 @@ const COMMANDS: &[&[&str]] = &[
 
 #[test]
 fn help_lists_the_commands() {
-    insta::assert_snapshot!(Home::new().run(&["--help"]).ok(), @r#"
+    insta::assert_snapshot!(Home::new().run(&["--help"]).ok(), @"
     A pub/sub node with watch streams on a signed key-value log, without a server
 
     Usage: lattice [OPTIONS] <COMMAND>
 
     Commands:
-      init         Create the node: its data directory, identity and root store
+      init         Create the node: its data directory, identity, root store and data store
       up           Start the node; create it if there is none [alias: serve]
       down         Stop the running node
       put          Set a key
@@ -129,7 +129,7 @@ fn help_lists_the_commands() {
           --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
                             LATTICE_DATA]
           --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
-                            root store] [env: LATTICE_STORE]
+                            data store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
       -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
 
@@ -142,12 +142,12 @@ fn help_lists_the_commands() {
 
     Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found, 4 precondition failed,
     5 node unavailable, 6 damaged data, 7 partly done, 8 timed out, 130 interrupted.
-    "#);
+    ");
 }
 
 #[test]
 fn short_help_of_watch_names_every_flag() {
-    insta::assert_snapshot!(Home::new().run(&["watch", "-h"]).ok(), @r#"
+    insta::assert_snapshot!(Home::new().run(&["watch", "-h"]).ok(), @"
     Print the changes of keys as they happen
 
     Usage: lattice watch [OPTIONS] [PREFIX]...
@@ -194,7 +194,7 @@ fn short_help_of_watch_names_every_flag() {
           --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
                             LATTICE_DATA]
           --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
-                            root store] [env: LATTICE_STORE]
+                            data store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
       -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
 
@@ -209,12 +209,12 @@ fn short_help_of_watch_names_every_flag() {
       lattice watch /jobs/ --json --cursors | my-worker  later go on with --after and the last cursor
       lattice watch /audit/ --json --proof >> audit.jsonl  later check with `lattice verify --lines`
       lattice watch /jobs/ --after CURSOR --wait         go on after the cursor on another node
-    "#);
+    ");
 }
 
 #[test]
 fn short_help_of_put_names_every_flag() {
-    insta::assert_snapshot!(Home::new().run(&["put", "-h"]).ok(), @r#"
+    insta::assert_snapshot!(Home::new().run(&["put", "-h"]).ok(), @r"
     Set a key
 
     Usage: lattice put [OPTIONS] [KEY] [VALUE]
@@ -244,7 +244,7 @@ fn short_help_of_put_names_every_flag() {
           --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
                             LATTICE_DATA]
           --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
-                            root store] [env: LATTICE_STORE]
+                            data store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
       -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
 
@@ -257,7 +257,7 @@ fn short_help_of_put_names_every_flag() {
       dpkg-query -W -f '/packages/${Package}\t${Version}\n' | lattice put --stdin
       lattice list /a/ > backup.tsv; lattice --store other put --stdin < backup.tsv
       lattice list /a/ --json | lattice --store other put --stdin --format json
-    "#);
+    ");
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn data_of_a_joiner_is_private_unless_it_says_so() {
     };
     let (b, said) = joined(&[]);
     let line = said.lines().find(|line| line.starts_with("kept ")).unwrap();
-    assert!(line.contains("private"), "{line}");
+    assert!(line.contains("private, as store \"data-"), "{line}");
     // The name is the one that it had.
     assert!(peer_named(&a, "own").is_some());
     let former = line.rsplit(' ').next().unwrap();
@@ -81,9 +81,9 @@ fn data_of_a_joiner_is_private_unless_it_says_so() {
         "1",
         "{former}"
     );
-    assert_eq!(a.run(&["store", "list"]).raw.lines().count(), 1);
+    assert_eq!(a.run(&["store", "list"]).raw.lines().count(), 2);
     let (_c, said) = joined(&["--data", "discard"]);
-    assert!(said.contains("deleted    your data so far (1 "), "{said}");
+    assert!(said.contains("deleted    your data so far (2 "), "{said}");
     let (_d, said) = joined(&["--data", "share", "--name", "sharer"]);
     assert!(said.contains("shared "), "{said}");
     assert!(peer_named(&a, "sharer").is_some());

@@ -84,8 +84,8 @@ fn json_lines_can_be_binary_and_delete() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["list", "/t/", "--json"]), @r#"
-    {"key":"/t/text","value":"tab\there","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
-    {"key_base64":"L3Qv/w==","value_base64":"AP8=","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    {"key":"/t/text","value":"tab\there","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    {"key_base64":"L3Qv/w==","value_base64":"AP8=","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["list", "/t/", "--keys-only"]), @r#"
@@ -248,13 +248,19 @@ fn prefix_delete_needs_confirmation() {
 fn prefix_delete_leaves_the_keys_of_the_node() {
     let home = Home::initialised();
     let _node = home.up();
-    home.feed(&["put", "--stdin"], "/a\tx\n/o\tx\n/z\tx\n").ok();
-    insta::assert_snapshot!(home.run(&["delete", "--prefix", "", "--yes"]), @r#"
+    let root = ["--store", "root"];
+    home.feed(
+        &[&root[..], &["put", "--stdin"]].concat(),
+        "/a\tx\n/o\tx\n/z\tx\n",
+    )
+    .ok();
+    let all = [&root[..], &["delete", "--prefix", "", "--yes"]].concat();
+    insta::assert_snapshot!(home.run(&all), @r#"
     3 deleted
     note: 3 keys were left: only the node itself writes there
     exit 0
     "#);
-    let listed = home.run(&["list", "/"]).ok();
+    let listed = home.run(&[&root[..], &["list", "/"]].concat()).ok();
     let keys = ["/a", "/o", "/z"];
     assert!(keys.iter().all(|key| !listed.contains(key)), "{listed}");
     insta::assert_snapshot!(home.run(&["delete", "--prefix", "/nodes/", "--yes", "--json"]), @r#"

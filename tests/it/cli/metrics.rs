@@ -86,8 +86,8 @@ fn prometheus_reads_the_counters() {
     let (node, at) = up(&home);
     let (_, before) = get(&at, "/metrics");
     is_well_formed(&before);
-    let root = ["store=\"root\""];
-    let applied = value(&before, "lattice_entries_applied_total", &root);
+    let data = ["store=\"data\""];
+    let applied = value(&before, "lattice_entries_applied_total", &data);
     for number in 0..5 {
         assert_eq!(home.run(&["put", &format!("/k/{number}"), "v"]).code, 0);
     }
@@ -98,22 +98,22 @@ fn prometheus_reads_the_counters() {
     assert_eq!(status, 200);
     is_well_formed(&after);
     assert_eq!(
-        value(&after, "lattice_entries_applied_total", &root),
+        value(&after, "lattice_entries_applied_total", &data),
         applied + 5.0
     );
-    let syncs = |text: &str| value(text, "lattice_fsync_seconds_count", &root);
+    let syncs = |text: &str| value(text, "lattice_fsync_seconds_count", &data);
     assert!(syncs(&after) - syncs(&before) >= 5.0, "{after}");
     let all = value(
         &after,
         "lattice_fsync_seconds_bucket",
-        &["le=\"+Inf\"", root[0]],
+        &["le=\"+Inf\"", data[0]],
     );
     assert!((all - syncs(&after)).abs() < 0.5, "the last bucket has all");
-    assert!(value(&after, "lattice_fsync_seconds_sum", &root) > 0.0);
-    let billing = ["consumer=\"billing\"", root[0]];
+    assert!(value(&after, "lattice_fsync_seconds_sum", &data) > 0.0);
+    let billing = ["consumer=\"billing\"", data[0]];
     assert!(value(&after, "lattice_consumer_outstanding", &billing) >= 1.0);
     assert!((value(&after, "lattice_consumer_running", &billing) - 1.0).abs() < 0.5);
-    assert!(value(&after, "lattice_writes_refused", &root) < 0.5);
+    assert!(value(&after, "lattice_writes_refused", &data) < 0.5);
     assert_eq!(get(&at, "/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(home.run(&["down"]).code, 0);
     assert_eq!(node.end().code, 0);
@@ -152,7 +152,7 @@ fn lag_of_each_watch_is_shown() {
     let text = until(&at, LAG, &["watch=\"1\""], |lag| lag >= 5.0);
     is_well_formed(&text);
     assert!(self::value(&text, LAG, &["watch=\"2\""]) < 0.5, "{text}");
-    let rest = self::value(&text, "lattice_watch_lag_entries_unlisted", &["\"root\""]);
+    let rest = self::value(&text, "lattice_watch_lag_entries_unlisted", &["\"data\""]);
     assert!(rest < 0.5, "{text}");
     stuck.signal(Signal::CONT);
     until(&at, LAG, &["watch=\"1\""], |lag| lag == 0.0);

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod damage;
+mod default_store;
 mod errors;
 mod fork;
 mod guarantees;

@@ -108,20 +108,22 @@ fn s10_full_file_system_recovers() {
         "$LATTICE" verify
         "#,
     );
-    insta::assert_snapshot!(ran, @r#"
+    insta::assert_snapshot!(ran, @"
     full
     exit 1
     a is 1
     exit 3
     big has 300000 bytes, b is 2
-    store [uuid] (root): 4 entries, 4 signatures, 6 rows, all good
+    store [uuid] (root): 1 entries, 1 signatures, 3 rows, all good
+    store [uuid] (data): 3 entries, 3 signatures, 3 rows, all good
     stopped  process [pid]
-    store [uuid] (root): 4 entries, 4 signatures, 6 rows, all good
+    store [uuid] (root): 1 entries, 1 signatures, 3 rows, all good
+    store [uuid] (data): 3 entries, 3 signatures, 3 rows, all good
     error: no space left on the file system of the store: [id].log: No space left on device (os error 28)
     hint: free some space; reads still work, and writes work again when there is space
     error: /t/big has no value
     exit 0
-    "#);
+    ");
 }
 
 #[test]

@@ -41,12 +41,12 @@ fn root_is_printed_with_and_without_a_node() {
     home.run(&["put", "/b/1", "2"]).ok();
     insta::assert_snapshot!(home.run(&["root"]), @"
     root     [id]
-    store    [uuid] (root)
-    after    3 entries
+    store    [uuid] (data)
+    after    2 entries
     exit 0
     ");
     let (all, of_b) = (root(&home, &[]), root(&home, &["--prefix", "/b/"]));
-    assert_eq!((&all["entries"], &all["members"]), (&3.into(), &1.into()));
+    assert_eq!((&all["entries"], &all["members"]), (&2.into(), &1.into()));
     assert_eq!(of_b["prefix"], "/b/");
     assert_ne!(all["root"], of_b["root"]);
     let _node = home.up();
@@ -97,25 +97,25 @@ fn proofs_are_checked_with_no_node_and_no_store() {
     let hello = proof(&home, &["get", "/hello"]);
     insta::assert_snapshot!(verify(&hello, &[]), @"
     proved   /hello = world
-             entry [id], 2 of [id], [time]
+             entry [id], 1 of [id], [time]
     store    [uuid]
     root     [id]
-    signed   by [id] after 5 entries
+    signed   by [id] after 4 entries
     exit 0
     ");
     insta::assert_snapshot!(verify(&proof(&home, &["get", "/gone"]), &[]), @"
     proved   /gone was deleted
-             entry [id], 4 of [id], [time]
+             entry [id], 3 of [id], [time]
     store    [uuid]
     root     [id]
-    signed   by [id] after 5 entries
+    signed   by [id] after 4 entries
     exit 0
     ");
     insta::assert_snapshot!(verify(&proof(&home, &["get", "/none"]), &[]), @"
     proved   /none was never written
     store    [uuid]
     root     [id]
-    signed   by [id] after 5 entries
+    signed   by [id] after 4 entries
     exit 0
     ");
     let big = verify(&proof(&home, &["get", "/big"]), &["--json"]).json();
@@ -134,7 +134,7 @@ fn proofs_are_checked_with_no_node_and_no_store() {
     let lines = verify(&list, &["--json"]).json();
     assert_eq!(
         (&lines[0]["prefix"], &lines[0]["rows"]),
-        (&"/".into(), &6.into())
+        (&"/".into(), &3.into())
     );
     let listed: Vec<_> = lines[1..]
         .iter()
@@ -298,12 +298,12 @@ fn wrong_state_is_found_by_a_comparison_and_by_the_alarm() {
     let (code, body) = metrics::get(&at, "/healthz");
     assert_eq!(code, 200, "{body}");
     assert!(
-        body.starts_with("warning: root: node ") && body.ends_with("\nok\n"),
+        body.starts_with("warning: data: node ") && body.ends_with("\nok\n"),
         "{body}"
     );
     let diverged = || {
         let text = metrics::get(&at, "/metrics").1;
-        metrics::value(&text, "lattice_diverged_members", &["store=\"root\""])
+        metrics::value(&text, "lattice_diverged_members", &["store=\"data\""])
     };
     assert!((diverged() - 1.0).abs() < 0.5);
 

@@ -68,7 +68,7 @@ fn hangup_reads_the_files_again() {
 #[test]
 fn hangup_ends_watch_and_on_in_order() {
     let home = Home::initialised();
-    let mut watch = home.start(&["watch", "/"]);
+    let mut watch = home.start(&["watch", "/nodes/"]);
     watch.line_with("/nodes/");
     watch.signal(Signal::HUP);
     let ended = watch.end();
@@ -101,6 +101,7 @@ fn hangup_ends_watch_and_on_in_order() {
 #[test]
 fn nohup_keeps_a_watch() {
     let home = Home::initialised();
+    home.run(&["put", "/before", "1"]).ok();
     let binary = env!("CARGO_BIN_EXE_lattice");
     let command = home.command(&[]);
     let mut watch = home.spawn({
@@ -116,7 +117,7 @@ fn nohup_keeps_a_watch() {
             .stderr(std::process::Stdio::piped());
         shell
     });
-    watch.line_with("/nodes/");
+    watch.line_with("/before");
     watch.signal(Signal::HUP);
     home.run(&["put", "/after", "1"]).ok();
     watch.line_with("/after");

@@ -5,15 +5,10 @@ use super::{
     mesh::{joined, soon},
 };
 
-fn on_jobs(home: &Home, arguments: &[&str]) -> super::harness::Ran {
-    home.run(&[&["--store", "jobs"], arguments].concat())
-}
-
 fn filled(home: &Home) {
-    home.run(&["store", "create", "jobs"]).ok();
     for number in 0..30 {
         let (key, value) = (format!("/k/{}", number % 3), number.to_string());
-        on_jobs(home, &["put", &key, &value]).ok();
+        home.run(&["put", &key, &value]).ok();
     }
 }
 
@@ -21,28 +16,26 @@ fn filled(home: &Home) {
 fn history_of_a_store_ends_on_request() {
     let home = Home::initialised();
     filled(&home);
-    let shown = on_jobs(&home, &["retention"]).ok();
+    let shown = home.run(&["retention"]).ok();
     assert!(shown.contains("final    nothing yet"), "{shown}");
     assert!(
         shown.contains("held") && shown.contains("younger than a day"),
         "{shown}"
     );
-    let before = on_jobs(&home, &["retention", "--json"]).json().remove(0);
+    let before = home.run(&["retention", "--json"]).json().remove(0);
     assert_eq!(
         (&before["act"], &before["held"][0]["reason"]),
         (&().into(), &"young".into())
     );
     assert_eq!(before["open_bytes"], before["log_bytes"]);
 
-    let tried = on_jobs(&home, &["prune", "--dry-run", "--json"])
-        .json()
-        .remove(0);
+    let tried = home.run(&["prune", "--dry-run", "--json"]).json().remove(0);
     assert_eq!(
         tried["ready_bytes"], before["log_bytes"],
         "none is too young"
     );
     assert_eq!(tried["log_bytes"], before["log_bytes"], "nothing was done");
-    let pruned = on_jobs(&home, &["prune", "--json"]).json().remove(0);
+    let pruned = home.run(&["prune", "--json"]).json().remove(0);
     assert_eq!(
         (&pruned["type"], &pruned["act"]),
         (&"pruned".into(), &1.into())
@@ -55,14 +48,14 @@ fn history_of_a_store_ends_on_request() {
         "{pruned}"
     );
     for number in 27..30 {
-        let value = on_jobs(&home, &["get", &format!("/k/{}", number % 3)]).raw;
+        let value = home.run(&["get", &format!("/k/{}", number % 3)]).raw;
         assert_eq!(value, number.to_string());
     }
-    let after = on_jobs(&home, &["retention", "--json"]).json().remove(0);
+    let after = home.run(&["retention", "--json"]).json().remove(0);
     assert_eq!((&after["act"], &after["base_keys"]), (&1.into(), &3.into()));
-    assert_eq!(on_jobs(&home, &["verify"]).code, 0);
+    assert_eq!(home.run(&["verify"]).code, 0);
     // Nothing is left to be done.
-    let again = on_jobs(&home, &["prune", "--json"]).json().remove(0);
+    let again = home.run(&["prune", "--json"]).json().remove(0);
     assert_eq!(
         (&again["made_final"], &again["act"]),
         (&().into(), &().into())
@@ -72,9 +65,9 @@ fn history_of_a_store_ends_on_request() {
 
     // Members and stores follow from the root store.
     for command in ["retention", "prune"] {
-        let refused = home.run(&[command]);
+        let refused = home.run(&["--store", "root", command]);
         assert_eq!(refused.code, 4, "{refused}");
-        assert!(refused.stderr.contains("lattice store create"), "{refused}");
+        assert!(refused.stderr.contains("data store"), "{refused}");
     }
 }
 
@@ -84,34 +77,34 @@ fn node_joins_a_mesh_whose_history_has_ended() {
     let host = Home::initialised();
     filled(&host);
     let node = host.up();
-    on_jobs(&host, &["prune"]).ok();
-    on_jobs(&host, &["put", "/k/3", "after"]).ok();
+    host.run(&["prune"]).ok();
+    host.run(&["put", "/k/3", "after"]).ok();
 
     let (guest, running) = joined(&host, "writer");
     soon("the guest has everything", || {
-        let listed = on_jobs(&guest, &["list"]);
-        listed.code == 0 && listed.raw == on_jobs(&host, &["list"]).raw
+        let listed = guest.run(&["list"]);
+        listed.code == 0 && listed.raw == host.run(&["list"]).raw
     });
-    assert_eq!(on_jobs(&guest, &["verify"]).code, 0);
-    on_jobs(&guest, &["put", "/k/0", "of the guest"]).ok();
+    assert_eq!(guest.run(&["verify"]).code, 0);
+    guest.run(&["put", "/k/0", "of the guest"]).ok();
     soon("the host has what the guest wrote", || {
-        on_jobs(&host, &["get", "/k/0"]).raw == "of the guest"
+        host.run(&["get", "/k/0"]).raw == "of the guest"
     });
     soon("both have one root", || {
-        let root = |home: &Home| on_jobs(home, &["root", "--json"]).json().remove(0);
+        let root = |home: &Home| home.run(&["root", "--json"]).json().remove(0);
         root(&host)["root"] == root(&guest)["root"]
     });
     // The guest is a writer: the host makes final what both have.
     soon("the history of both ends", || {
-        on_jobs(&host, &["prune"]).code == 0 && {
-            let shown = on_jobs(&host, &["retention", "--json"]).json().remove(0);
+        host.run(&["prune"]).code == 0 && {
+            let shown = host.run(&["retention", "--json"]).json().remove(0);
             shown["open_bytes"] == 0
         }
     });
     soon("the guest removes it, too", || {
-        on_jobs(&guest, &["prune"]).code == 0
+        guest.run(&["prune"]).code == 0
     });
-    assert_eq!(on_jobs(&guest, &["get", "/k/3"]).raw, "after");
+    assert_eq!(guest.run(&["get", "/k/3"]).raw, "after");
     drop((running, node));
 }
 

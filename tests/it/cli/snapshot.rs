@@ -90,7 +90,7 @@ fn snapshots_without_a_name_are_listed() {
     }
     let listed = home.run(&["snapshot", "list", "--json"]).json();
     assert_eq!(listed.len(), 2);
-    let entries = |at: usize| listed[at]["stores"][0]["entries"].as_u64().unwrap();
+    let entries = |at: usize| listed[at]["stores"][1]["entries"].as_u64().unwrap();
     assert_eq!(entries(1), entries(0) + 1, "the oldest is first");
     let path = listed[0]["file"].as_str().unwrap();
     // One that is damaged does not hide the other.

@@ -52,7 +52,7 @@ fn keys_are_read_at_a_time() {
     "#);
     assert_eq!(home.run(&["list", "--at", "1h"]).ok(), "");
     insta::assert_snapshot!(home.run(&["get", "/c/b", "--at", &second, "--json"]), @r#"
-    {"key":"/c/b","value":"new","entry":"[id]","author":"[id]","seq":5,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    {"key":"/c/b","value":"new","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
     exit 0
     "#);
 }
@@ -76,8 +76,8 @@ fn two_times_are_compared() {
     exit 0
     "#);
     insta::assert_snapshot!(diff(&second, &third, &["--json", "--keys-only"]), @r#"
-    {"type":"removed","key":"/c/a","before":{"key":"/c/a","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
-    {"type":"changed","key":"/c/b","before":{"key":"/c/b","entry":"[id]","author":"[id]","seq":5,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false},"after":{"key":"/c/b","entry":"[id]","author":"[id]","seq":8,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
+    {"type":"removed","key":"/c/a","before":{"key":"/c/a","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
+    {"type":"changed","key":"/c/b","before":{"key":"/c/b","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false},"after":{"key":"/c/b","entry":"[id]","author":"[id]","seq":7,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
     exit 0
     "#);
     assert_eq!(diff(&second, &second, &[]).ok(), "");

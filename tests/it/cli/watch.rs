@@ -17,11 +17,11 @@ fn events_are_objects_with_a_type() {
     watch.line_with("\"expire\"");
     home.run(&["delete", "/t/a"]).ok();
     insta::assert_snapshot!(watch.end(), @r#"
-    {"type":"put","key":"/t/a","value":"1","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"origin":"initial","late":false}
+    {"type":"put","key":"/t/a","value":"1","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"origin":"initial","late":false}
     {"type":"caught_up","cursor":"[cursor]"}
-    {"type":"put","key":"/t/b","value":"2","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"expires_ms":[ms],"heads":["[id]"],"conflict":false,"origin":"local","arrived_ms":[ms],"late":false}
-    {"type":"expire","key":"/t/b","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"expires_ms":[ms],"heads":["[id]"],"conflict":false,"previous":"[id]","origin":"local","arrived_ms":[ms],"late":false}
-    {"type":"delete","key":"/t/a","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"previous":"[id]","origin":"local","arrived_ms":[ms],"late":false}
+    {"type":"put","key":"/t/b","value":"2","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"expires_ms":[ms],"heads":["[id]"],"conflict":false,"origin":"local","arrived_ms":[ms],"late":false}
+    {"type":"expire","key":"/t/b","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"expires_ms":[ms],"heads":["[id]"],"conflict":false,"previous":"[id]","origin":"local","arrived_ms":[ms],"late":false}
+    {"type":"delete","key":"/t/a","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"previous":"[id]","origin":"local","arrived_ms":[ms],"late":false}
     exit 0
     "#);
 }

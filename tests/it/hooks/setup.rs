@@ -38,7 +38,7 @@ impl Bench {
     }
 
     pub(super) fn store(&self) -> Store {
-        self.node.root()
+        self.node.data()
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

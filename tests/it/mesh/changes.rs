@@ -5,7 +5,7 @@ use super::*;
 use lattice::{
     id::StoreId,
     net::JoinError,
-    node::{FormerRoot, MeshError, Node, NodeConfig, OwnData, StoreError},
+    node::{FormerRoot, MeshError, Node, NodeConfig, OwnData, StoreError, StoreInfo},
     protocol::membership::MembershipError,
     store::WriteError,
 };
@@ -128,7 +128,7 @@ async fn data_of_a_joiner_stays_private_until_it_is_shared() {
     store.put("/n", "1").await.unwrap();
     drop(store);
     let joined = b.join_with(&a, Role::Writer, OwnData::Private).await;
-    let FormerRoot::Kept { name, private } = joined.former else {
+    let FormerRoot::Kept { name, private, .. } = joined.former else {
         panic!("{:?}", joined.former);
     };
     assert!(private);
@@ -145,7 +145,7 @@ async fn data_of_a_joiner_stays_private_until_it_is_shared() {
     b.node.root().put("/from", "b").await.unwrap();
     has(&a.node.root(), "/from", "b").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(a.node.stores().len(), 1);
+    assert_eq!(a.node.stores().len(), 2);
     let listed = format!("/stores/{}/name", notes.id);
     assert!(
         a.node
@@ -155,7 +155,8 @@ async fn data_of_a_joiner_stays_private_until_it_is_shared() {
             .unwrap()
             .is_none()
     );
-    assert!(b.node.stores().iter().all(|info| info.root || info.private));
+    let is_known = |info: &StoreInfo| info.root || info.data || info.private;
+    assert!(b.node.stores().iter().all(is_known));
     // One of them is shared, and written on both sides.
     b.node.share_store(&notes.id).await.unwrap();
     assert!(matches!(
@@ -166,13 +167,13 @@ async fn data_of_a_joiner_stays_private_until_it_is_shared() {
     has(&a.node.store("notes").unwrap(), "/more", "2").await;
     a.node.store("notes").unwrap().put("/n", "a").await.unwrap();
     has(&b.node.store("notes").unwrap(), "/n", "a").await;
-    assert_eq!(a.node.stores().len(), 2);
+    assert_eq!(a.node.stores().len(), 3);
     // A private store is renamed and deleted here alone.
     let former = named(&b, &name).unwrap();
     b.node.rename_store(&former, "old").await.unwrap();
     b.node.delete_store(&former).await.unwrap();
     let b = b.restart().await;
-    assert_eq!(b.node.stores().len(), 2);
+    assert_eq!(b.node.stores().len(), 3);
     a.stop().await;
     b.stop().await;
 }
@@ -183,11 +184,11 @@ async fn data_of_a_joiner_can_be_discarded() {
     b.node.root().put("/mine", "1").await.unwrap();
     b.node.create_store("notes").await.unwrap();
     let joined = b.join_with(&a, Role::Writer, OwnData::Discarded).await;
-    assert_eq!(joined.former, FormerRoot::Discarded { stores: 2 });
+    assert_eq!(joined.former, FormerRoot::Discarded { stores: 3 });
     let b = b.restart().await;
-    assert_eq!(b.node.stores().len(), 1);
+    assert_eq!(b.node.stores().len(), 2);
     let stores = b.dir.path().join("stores");
-    assert_eq!(std::fs::read_dir(stores).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(stores).unwrap().count(), 2);
     a.stop().await;
     b.stop().await;
 }
@@ -272,7 +273,7 @@ async fn node_that_leaves_is_gone_for_all_and_can_join_another_mesh() {
     has(&a.node.root(), "/b", "1").await;
     // The data of the mesh that it has left stays here, and goes nowhere.
     let joined = b.join_with(&c, Role::Writer, OwnData::Private).await;
-    let FormerRoot::Kept { name, private } = joined.former else {
+    let FormerRoot::Kept { name, private, .. } = joined.former else {
         panic!("{:?}", joined.former);
     };
     assert!(private);
@@ -280,7 +281,7 @@ async fn node_that_leaves_is_gone_for_all_and_can_join_another_mesh() {
     has(&c.node.root(), "/b", "new").await;
     let kept = b.node.store(&name).unwrap().get(b"/b").await.unwrap();
     assert_eq!(kept.unwrap().value, "1");
-    assert_eq!(c.node.stores().len(), 1);
+    assert_eq!(c.node.stores().len(), 2);
     for peer in [a, b, c] {
         peer.stop().await;
     }
@@ -360,14 +361,15 @@ async fn private_stores_survive_a_lost_meta_db() {
     let stores = b.node.stores();
     assert_eq!(b.node.root().id(), root);
     assert_eq!(stores.len(), former.len());
-    assert!(stores.iter().all(|info| info.root || info.private));
+    let is_known = |info: &StoreInfo| info.root || info.data || info.private;
+    assert!(stores.iter().all(is_known));
     assert_eq!(named(&b, "notes"), Some(notes));
     // The addresses of the others were in the file, too.
     let addresses = a.net.addresses().unwrap();
     b.net.connect(&a.node.id(), addresses).await.unwrap();
     b.node.root().put("/from", "b").await.unwrap();
     has(&a.node.root(), "/from", "b").await;
-    assert_eq!(a.node.stores().len(), 1);
+    assert_eq!(a.node.stores().len(), 2);
     a.stop().await;
     b.stop().await;
 }

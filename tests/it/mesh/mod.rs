@@ -6,6 +6,7 @@ mod changes;
 mod clocks;
 mod compare;
 mod damage;
+mod data_store;
 mod display;
 mod history;
 mod hostile;

@@ -161,7 +161,7 @@ async fn node_without_meta_and_stores_begins_anew() {
     assert!(matches!(error, OpenError::NoDataDir { .. }), "{error:?}");
     let config = NodeConfig::new(closed.dir.path()).create(true);
     let node = Node::open(config).await.unwrap();
-    assert_eq!(node.stores().len(), 1);
+    assert_eq!(node.stores().len(), 2);
     assert!(node.mended().is_empty());
     close(node).await;
 }

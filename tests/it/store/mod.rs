@@ -1,6 +1,7 @@
 //! A store and the directory of its node, as a program uses them.
 
 mod bases;
+mod data;
 mod handle;
 mod list;
 mod meta;

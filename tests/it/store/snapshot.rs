@@ -1,18 +1,13 @@
 //! Snapshots: what is restored is what was there, and nothing less is ever taken for it.
 
 use std::{
-    ffi::OsString,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::Arc,
 };
 
 use lattice::{
     Node, NodeConfig, Store,
-    disk::{Disk, DiskFile, Open, RealDisk},
     id::Author,
     node::{
         FileError, Identity, OpenError, OwnData, RestoreError, RestoreOptions, Restored,
@@ -24,6 +19,8 @@ use lattice::{
         snapshot::{Checked, Manifest, SnapshotError},
     },
 };
+
+use crate::support::failing_disk::FailingDisk;
 
 async fn create(dir: &Path) -> Node {
     Node::open(NodeConfig::new(dir).create(true)).await.unwrap()
@@ -310,7 +307,8 @@ async fn one_store_is_copied_with_the_root_store() {
     place.restore(Identity::InSnapshot).await.unwrap();
     let again = Node::open(NodeConfig::new(place.data())).await.unwrap();
     let names: Vec<_> = again.stores().into_iter().map(|it| it.name).collect();
-    assert_eq!(names, ["root", "notes"]);
+    // Each node has a data store.
+    assert_eq!(names, ["root", "data", "notes"]);
 }
 
 // A store that a node kept to itself does not become one of the mesh by a backup.
@@ -320,6 +318,7 @@ async fn private_stores_stay_private() {
     let node = create(dir.path()).await;
     let diary = node.create_store("diary").await.unwrap();
     node.root().put("/mine", "1").await.unwrap();
+    node.data().put("/mine", "2").await.unwrap();
     let host_dir = tempfile::tempdir().unwrap();
     let host = create(host_dir.path()).await;
     let key = format!("/stores/{}/genesis", host.root().id());
@@ -334,7 +333,7 @@ async fn private_stores_stay_private() {
     node.adopt_root(genesis, OwnData::Private).await.unwrap();
     let before = node.stores();
     assert!(
-        before.iter().filter(|it| it.private).count() == 2,
+        before.iter().filter(|it| it.private).count() == 3,
         "{before:?}"
     );
     let place = Place::new(&snapshot(&node, true).await);
@@ -379,78 +378,6 @@ async fn a_snapshot_under_writes_has_all_that_was_there() {
     writing.await.unwrap();
 }
 
-// The machine's disk, of which one change fails.
-#[derive(Debug)]
-struct Failing {
-    // Changes until the one that fails; below 0 from then on.
-    left: AtomicI64,
-}
-
-impl Failing {
-    fn step(&self) -> io::Result<()> {
-        match self.left.fetch_sub(1, Ordering::SeqCst) {
-            0 => Err(io::Error::other("this change fails")),
-            _other => Ok(()),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct FailingFile(Arc<dyn DiskFile>, Arc<Failing>);
-
-#[derive(Debug)]
-struct FailingDisk(Arc<Failing>);
-
-impl Disk for FailingDisk {
-    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
-        if how == Open::New {
-            self.0.step()?;
-        }
-        let file = RealDisk.open(path, how)?;
-        Ok(Arc::new(FailingFile(file, Arc::clone(&self.0))))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        RealDisk.list(dir)
-    }
-    fn make_dir(&self, dir: &Path) -> io::Result<bool> {
-        self.0.step()?;
-        RealDisk.make_dir(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.step()?;
-        RealDisk.sync_dir(dir)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.step()?;
-        RealDisk.remove(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.step()?;
-        RealDisk.rename(from, to)
-    }
-}
-
-impl DiskFile for FailingFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buf, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.1.step()?;
-        self.0.write_at(bytes, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.1.step()?;
-        self.0.set_len(len)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.1.step()?;
-        self.0.sync_data()
-    }
-}
-
 // Each change of the disk fails once: there is the whole node, or none, and another restore works.
 #[tokio::test(flavor = "multi_thread")]
 async fn s22_a_restore_that_fails_leaves_no_half_of_a_node() {
@@ -461,11 +388,9 @@ async fn s22_a_restore_that_fails_leaves_no_half_of_a_node() {
     let place = Place::new(&snapshot(&node, true).await);
     let mut failed = 0;
     for at in 0.. {
-        let failing = Arc::new(Failing {
-            left: AtomicI64::new(at),
-        });
+        let failing = FailingDisk::once(at);
         let mut config = NodeConfig::new(place.data());
-        config.disk = Arc::new(FailingDisk(Arc::clone(&failing)));
+        config.disk = Arc::new(failing.clone());
         let options = RestoreOptions {
             file: place.file(),
             identity: Identity::InSnapshot,
@@ -486,7 +411,7 @@ async fn s22_a_restore_that_fails_leaves_no_half_of_a_node() {
                 panic!("{at}: {restored:?}, {opened:?}");
             }
         }
-        if failing.left.load(Ordering::SeqCst) > 0 {
+        if failing.is_whole() {
             break;
         }
     }

@@ -2,6 +2,7 @@
 //! oracles.
 
 pub mod disk;
+pub mod failing_disk;
 pub mod files;
 pub mod model;
 pub mod mutator;

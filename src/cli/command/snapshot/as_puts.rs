@@ -114,7 +114,7 @@ async fn copy(
         prefix: prefix.into(),
         ..List::default()
     });
-    let store = target_name(target);
+    let store = target.name.clone();
     let mut counts = Counts {
         r#type: if dry_run {
             "would_restore_keys"
@@ -224,7 +224,7 @@ async fn target(client: &mut Client, named: &str) -> Result<api::StoreInfo, Fail
         let mut stores = part.stores.into_iter();
         let id = named.parse::<lattice::id::StoreId>().ok();
         let is_meant = |it: &api::StoreInfo| match named {
-            "" => it.root,
+            "" => it.data,
             named => it.name == named || id.is_some_and(|id| it.id == id.0.as_slice()),
         };
         if let Some(store) = stores.find(is_meant) {
@@ -233,13 +233,6 @@ async fn target(client: &mut Client, named: &str) -> Result<api::StoreInfo, Fail
     }
     let message = format!("there is no store {named:?} here");
     Err(Failure::new(Exit::NotFound, "unknown_store", message).hint("see `lattice store list`"))
-}
-
-fn target_name(target: &api::StoreInfo) -> String {
-    match target.root {
-        true => String::new(),
-        false => target.name.clone(),
-    }
 }
 
 // The root stores of two meshes have other ids, and stores of one name may have, too.

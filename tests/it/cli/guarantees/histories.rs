@@ -161,10 +161,10 @@ async fn history(seed: u64, counts: &Arc<Counts>) {
     let random = &mut Random::new(seed);
     let mut mesh = Mesh::new();
     let lives: Vec<Arc<Life>> = mesh.nodes.iter().map(|it| Arc::clone(&it.life)).collect();
-    let (hooked, root) = lives[HOOKED].root().await;
+    let (hooked, root) = lives[HOOKED].data().await;
     let store = root.info.unwrap().id;
     let store = StoreId(store.as_ref().try_into().unwrap());
-    let (taken, _root) = lives[TAKEN].root().await;
+    let (taken, _root) = lives[TAKEN].data().await;
     add_hook(&lives[HOOKED]).await;
     let changes_max = [2, 10, 50][random.below(3)];
     taker::create(&lives[TAKEN], IN, changes_max).await;
@@ -246,7 +246,7 @@ async fn settled(world: &World, readers: &mut [Reader]) -> Truth {
             continue;
         }
         for life in &world.lives {
-            while life.root().await.1.expired_through_ms < due_ms {
+            while life.data().await.1.expired_through_ms < due_ms {
                 assert!(began.elapsed() < PATIENCE, "it does not expire");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

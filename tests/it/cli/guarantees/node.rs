@@ -161,13 +161,13 @@ impl Life {
     }
 
     /// Returns who it is, and how its root store is.
-    pub(super) async fn root(&self) -> (Author, StoreStatus) {
+    pub(super) async fn data(&self) -> (Author, StoreStatus) {
         let mut client = self.client().await;
-        wire::root(whole::status(&mut client).await.unwrap())
+        wire::data(whole::status(&mut client).await.unwrap())
     }
 
     pub(super) async fn frontier(&self) -> Frontier {
-        wire::frontier(&self.root().await.1.applied)
+        wire::frontier(&self.data().await.1.applied)
     }
 
     fn ends(&self, clean: bool) {

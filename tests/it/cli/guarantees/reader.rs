@@ -124,7 +124,7 @@ impl Reader {
         let (turn, pauses) = (life.turn()?, life.pauses());
         let mut client = life.client().await;
         let had = whole::status(&mut client).await.ok()?;
-        let had = wire::frontier(&wire::root(had).1.applied);
+        let had = wire::frontier(&wire::data(had).1.applied);
         let scope = &self.lineage.scope;
         let cursor = self.lineage.end().clone();
         let wait = self.random.once_in(3);

@@ -46,10 +46,10 @@ pub(super) fn told(change: &api::Change) -> Told {
 }
 
 /// Returns who says so, and how its root store is.
-pub(super) fn root(status: api::StatusReply) -> (Author, api::StoreStatus) {
-    let is_root = |store: &api::StoreStatus| store.info.as_ref().is_some_and(|info| info.root);
-    let root = status.stores.into_iter().find(is_root);
-    (author(&status.node), root.unwrap())
+pub(super) fn data(status: api::StatusReply) -> (Author, api::StoreStatus) {
+    let is_data = |store: &api::StoreStatus| store.info.as_ref().is_some_and(|info| info.data);
+    let data = status.stores.into_iter().find(is_data);
+    (author(&status.node), data.unwrap())
 }
 
 pub(super) fn frontier(tips: &[api::Tip]) -> Frontier {
@@ -87,7 +87,7 @@ pub(super) fn missing(message: &str, cursor: &Cursor) -> Vec<MissingRange> {
 
 /// Returns all entries of a node's root store, out of their signed bytes.
 pub(super) async fn log(life: &Life) -> Vec<VerifiedEntry> {
-    let (_node, root) = life.root().await;
+    let (_node, root) = life.data().await;
     let authors: BTreeSet<Author> = root.applied.iter().map(|tip| author(&tip.author)).collect();
     let mut client = life.client().await;
     let mut log = Vec::new();

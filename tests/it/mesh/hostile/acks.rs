@@ -83,7 +83,11 @@ async fn n5_ack_of_places_that_no_log_has_stops_no_status() {
     assert_eq!(status_at(&field.a, &raw.author()).ahead, None);
 
     eprintln!("N5 the last place that a log may have");
-    let acks = vec![signed(&raw, root.id(), 3, far(a, SEQ_MAX, 200))];
+    let data = field.a.node.data().id();
+    let acks = vec![
+        signed(&raw, root.id(), 3, far(a, SEQ_MAX, 200)),
+        signed(&raw, data, 1, Frontier::default()),
+    ];
     send_status(&connection, acks).await;
     let ahead = status_at(&field.a, &raw.author()).ahead;
     assert_eq!(ahead, Some(200 * SEQ_MAX));

@@ -10,6 +10,7 @@ pub mod attacker;
 mod comparisons;
 mod contents;
 mod crowds;
+mod data_store;
 mod forks;
 mod gossip;
 mod invites;

@@ -56,7 +56,7 @@ async fn n8_flood_of_listed_stores_is_opened_within_limits() {
             (peer.node.unopened().of_lister == left_out).then_some(())
         })
         .await;
-        assert_eq!(peer.node.stores().len(), 1 + STORES_OF_LISTER_MAX);
+        assert_eq!(peer.node.stores().len(), 2 + STORES_OF_LISTER_MAX);
     }
 
     eprintln!("N8 an honest store is opened all the same");
