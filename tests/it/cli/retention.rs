@@ -60,7 +60,7 @@ fn history_of_a_store_ends_on_request() {
         (&again["made_final"], &again["act"]),
         (&().into(), &().into())
     );
-    let again = on_jobs(&home, &["prune"]).ok();
+    let again = home.run(&["prune"]).ok();
     assert!(again.starts_with("nothing  "), "{again}");
 
     // Members and stores follow from the root store.
@@ -112,25 +112,23 @@ fn node_joins_a_mesh_whose_history_has_ended() {
 #[test]
 fn history_ends_by_itself_in_a_node_that_runs() {
     let home = Home::initialised();
-    home.run(&["store", "create", "jobs"]).ok();
     let running = home.up();
-    let set = on_jobs(
-        &home,
-        &["retention", "set", "--size", "1MiB", "--final-size", "0B"],
-    )
-    .ok();
+    let set = home
+        .run(&["retention", "set", "--size", "1MiB", "--final-size", "0B"])
+        .ok();
     assert!(
         set.contains("1.00 MiB of final entries at most, for 30d"),
         "{set}"
     );
     let value = "x".repeat(100_000);
     for number in 0..25 {
-        on_jobs(&home, &["put", &format!("/k/{}", number % 5), &value]).ok();
+        home.run(&["put", &format!("/k/{}", number % 5), &value])
+            .ok();
     }
     let status = || {
         let status = home.run(&["status", "--json"]).json().remove(0);
         let stores = status["stores"].as_array().unwrap().clone();
-        stores.into_iter().find(|it| it["name"] == "jobs").unwrap()
+        stores.into_iter().find(|it| it["name"] == "data").unwrap()
     };
     soon("old entries are gone", || {
         let store = status();
@@ -142,17 +140,16 @@ fn history_ends_by_itself_in_a_node_that_runs() {
     assert!(shown.contains("  history "), "{shown}");
     for number in 0..5 {
         let key = format!("/k/{number}");
-        assert_eq!(on_jobs(&home, &["get", &key]).raw, value);
+        assert_eq!(home.run(&["get", &key]).raw, value);
     }
-    assert_eq!(on_jobs(&home, &["verify"]).code, 0);
+    assert_eq!(home.run(&["verify"]).code, 0);
     drop(running);
 }
 
 #[test]
 fn policy_is_shown_set_and_checked() {
     let home = Home::initialised();
-    home.run(&["store", "create", "jobs"]).ok();
-    let policy = |arguments: &[&str]| on_jobs(&home, arguments).json().remove(0);
+    let policy = |arguments: &[&str]| home.run(arguments).json().remove(0);
     let before = policy(&["retention", "show", "--json"])["policy"].clone();
     assert_eq!(before["size_bytes"], 1 << 30);
     assert_eq!(before["age_ms"], 30 * 86_400_000_u64);
@@ -195,7 +192,7 @@ fn policy_is_shown_set_and_checked() {
         &["retention", "set", "--age", "-1"],
         &["retention", "keep"],
     ] {
-        let refused = on_jobs(&home, wrong);
+        let refused = home.run(wrong);
         assert_eq!(refused.code, 2, "{refused}");
     }
 }
