@@ -44,6 +44,7 @@ mod writer;
 pub use ancestry::Stretch;
 pub use begin::{Begin, Begins, Pruned};
 pub use branch::{Branch, BranchWalk, IndexPoint, Shape};
+pub(crate) use chains::NotedChains;
 pub use chunk::{Ahead, AtWork, SharedWalk};
 pub use error::{CannotInstall, CannotPrune, LogDamage, LogError};
 pub use files::LogFiles;

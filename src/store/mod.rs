@@ -16,7 +16,6 @@ mod proof;
 mod read;
 mod replication;
 mod shared;
-mod spent_keys;
 mod state_root;
 mod store;
 mod watch;

@@ -4,9 +4,12 @@
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
 //! entries, `settle` when it has ended. `fresh` feeds gossip.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -14,11 +17,16 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     id::{Author, EntryId},
-    log::{LogError, LogReader},
+    log::{LogError, LogReader, NotedChains},
     pace::Pace,
-    protocol::{entry::VerifiedEntry, frontier::FrontierTip, intake::Bases, membership::Members},
+    protocol::{
+        entry::VerifiedEntry,
+        frontier::{Frontier, FrontierTip},
+        intake::Bases,
+        membership::{Members, spent::SpentKeys},
+    },
     store::{
-        Fresh, IngestError, Ingested, ReadError, Store, WriteError,
+        Fresh, IngestError, Ingested, ReadError, Shared, Store, WriteError,
         write_pause::WritePause,
         writer::{
             command::Command,
@@ -39,6 +47,49 @@ impl Store {
     /// Returns a receiver of the mesh's members. All stores of a node share it.
     pub fn members(&self) -> watch::Receiver<Arc<Members>> {
         self.shared.members.clone()
+    }
+
+    /// Returns the tips of the logs of authors whose keys are spent in this store: nothing of them
+    /// counts, but for entries that are final. The other tips are those of `frontier`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn spent(&self) -> Result<Frontier, ReadError> {
+        let log = &self.shared.log;
+        let spent = self.shared.spent()?;
+        let tips = spent.iter().flat_map(|author| {
+            let tips = log.of(author).into_iter().filter_map(|branch| branch.tip());
+            tips.map(|tip| (*author, FrontierTip::from(tip)))
+        });
+        Ok(tips.collect())
+    }
+
+    /// Returns the spent keys as a sync session offers them.
+    ///
+    /// Reads files if there are any: not for an event loop.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn spent_keys(&self) -> Result<SpentKeys, ReadError> {
+        let Shared { log, members, .. } = &*self.shared;
+        let mut keys = SpentKeys {
+            authors: self.shared.spent()?,
+            proof: Frontier::default(),
+        };
+        let members = Arc::clone(&members.borrow());
+        let finality = Arc::clone(&self.shared.finality.borrow());
+        let hidden = RefCell::default();
+        let chains = NotedChains::new(log, &hidden);
+        for author in &keys.authors {
+            // The root store comes first in a sync.
+            if !self.shared.root && members.is_spent(author) {
+                continue;
+            }
+            for tip in log.fork_proof(author, &finality, &chains)? {
+                keys.proof.insert(*author, tip);
+            }
+        }
+        Ok(keys)
     }
 
     /// Makes own writes wait until the returned guard is dropped. Reads and entries of other nodes

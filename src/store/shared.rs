@@ -1,6 +1,7 @@
 //! The parts that handles, watches and the writer of a store share.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
@@ -16,15 +17,15 @@ use crate::{
     clock::Clock,
     disk::Disk,
     id::{Author, StoreId},
-    log::LogReader,
+    log::{LogReader, NotedChains},
     protocol::{
         anchors_act::BaseHash,
         finality::Finality,
-        membership::Members,
+        membership::{Members, Standing},
         sync::{BaseChoice, PartName},
     },
     state::{Base, Bases, Progress, StateError, StateReader, View},
-    store::{Fresh, state_root::SettledRoot},
+    store::{Fresh, ReadError, state_root::SettledRoot},
 };
 
 /// The parts that handles, watches and the writer share. Only the writer changes `log`, `state`,
@@ -138,6 +139,47 @@ impl Shared {
                 changed = shown.changed() => changed.unwrap_or_default(),
             }
         }
+    }
+}
+
+// Spent keys, as readers and the net see them.
+impl Shared {
+    /// Returns whether the entries of `author` count in this store.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn standing(&self, author: &Author) -> Result<Standing, ReadError> {
+        let finality = Arc::clone(&self.finality.borrow());
+        let hidden = RefCell::default();
+        let chains = NotedChains::new(&self.log, &hidden);
+        let is_spent = self.log.has_spent(author, &finality, &chains)?;
+        let members = self.members.borrow();
+        Ok(members.standing_with(&self.id, author, is_spent))
+    }
+
+    /// Returns the authors whose keys are spent in this store or in the root store, and no anchor of whom
+    /// has still to come.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn spent(&self) -> Result<BTreeSet<Author>, ReadError> {
+        if self.anyone {
+            return Ok(BTreeSet::new());
+        }
+        let members = Arc::clone(&self.members.borrow());
+        let finality = Arc::clone(&self.finality.borrow());
+        let hidden = RefCell::default();
+        let chains = NotedChains::new(&self.log, &hidden);
+        let here = self.log.spent(&finality, &chains)?;
+        let in_root = members.iter().filter(|(_, member)| member.spent);
+        let mut spent: BTreeSet<Author> = in_root.map(|(author, _)| *author).collect();
+        for author in here {
+            if members.standing_with(&self.id, &author, true) == Standing::Spent {
+                spent.insert(author);
+            }
+        }
+        spent.retain(|author| !finality.awaits(author));
+        Ok(spent)
     }
 }
 

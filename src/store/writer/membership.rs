@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     log::{
-        LogDamage, LogError, LogReader, Logs,
+        LogDamage, LogError, LogReader, Logs, NotedChains,
         merge::{Span, whole},
     },
     protocol::{
@@ -30,7 +30,6 @@ use crate::{
     store::{
         Authority,
         writer::{
-            chains::NotedChains,
             foundings::Foundings,
             known_acts::{Grounds, KnownActs, acts_in},
             notes::{Founding, Note},

@@ -10,7 +10,6 @@
 
 pub(super) mod actor;
 mod apply;
-pub(super) mod chains;
 pub(super) mod command;
 mod draft;
 mod expiry;
