@@ -249,7 +249,7 @@ async fn what_floods_cost() {
     let only = std::env::var("FLOOD").unwrap_or_default();
     for flood in FLOODS {
         if flood.0.contains(&only) {
-            measure(flood).await;
+            Box::pin(measure(flood)).await;
         }
     }
 }
