@@ -15,8 +15,8 @@ pub const ACK_LEADS_MAX: usize = 64;
 /// Bytes of a signed ack that is kept and passed on to other members: some 700 tips. A longer one only
 /// comes from its own node.
 pub const ACK_KEPT_BYTES_MAX: usize = 64 << 10;
-/// Acks of other members that are kept, one for each member and store. Of more, those with the lowest ids
-/// of their stores are kept: what is lost is heard again.
+/// Acks of other members that are kept, one for each member and store. Of more, those that come first are
+/// kept: what is lost is heard again.
 pub const ACKS_KEPT_MAX: usize = 4096;
 /// Bytes of acks of other members in a status, which has own ones, too. The rest goes with the next status.
 pub const ACKS_RELAYED_BYTES_MAX: usize = 256 << 10;

@@ -14,6 +14,7 @@ mod data_dir;
 mod error;
 mod heard_acks;
 mod history;
+mod history_summary;
 mod identity;
 mod info;
 mod introduction;
@@ -35,9 +36,8 @@ mod unopened;
 pub(crate) use config::place;
 pub use config::{ConfigError, FileConfig, Relay, RelayError};
 pub use error::{NameError, OpenError, StoreError};
-pub use history::{
-    Final, HistoryError, HistoryPolicy, HistorySummary, Outlook, Pruned, Tended, Tending,
-};
+pub use history::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tended, Tending};
+pub use history_summary::HistorySummary;
 pub use identity::NewIdentity;
 pub use info::{NodeInfo, check_node_name};
 pub use invites::Redeemed;

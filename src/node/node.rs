@@ -30,7 +30,7 @@ use crate::{
         },
         error::OpenError,
         heard_acks::HeardAcks,
-        history::HistorySummary,
+        history_summary::HistorySummary,
         identity::{self, NewIdentity},
         info::check_node_name,
         lock::Lock,

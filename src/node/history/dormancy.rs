@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     waiting: Waiting,
-    // What the last look at each store has shown.
+    // The policy of each store, and its members, as of the last look.
     seen: BTreeMap<StoreId, (StorePolicy, Vec<Seen>)>,
 }
 
@@ -61,7 +61,8 @@ impl Patience {
         let seen: Vec<_> = all
             .flat_map(|(store, (_, seen))| seen.iter().map(|seen| (*store, *seen)))
             .collect();
-        self.waiting.look(elapsed, &seen);
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.waiting.look(elapsed_ms, &seen);
         if !is_first(node).await? {
             return Ok(());
         }

@@ -31,5 +31,4 @@ pub use anchors::Final;
 pub use error::HistoryError;
 pub use outlook::Outlook;
 pub use pruning::Pruned;
-pub use summary::HistorySummary;
 pub use tending::{Tended, Tending};

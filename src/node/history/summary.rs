@@ -1,31 +1,16 @@
-//! Summary: how much history a store has, and what is in the way of its end, as of the last look.
+//! Summary: what people see of the history of a store at a glance, as of the last look.
 
 use std::{collections::BTreeSet, sync::PoisonError};
 
 use crate::{
     id::{Author, StoreId},
-    node::Node,
+    node::{HistorySummary, Node},
     protocol::{
         finality::{AckMissing, Hold, Watermark},
         frontier::Frontier,
     },
     store::Store,
 };
-
-/// How much history a store has on this node, and what is in the way of its end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HistorySummary {
-    /// About how many bytes of the logs are final: they are removed when the policy does not keep them.
-    pub final_bytes: u64,
-    /// About how many bytes are not final.
-    pub open_bytes: u64,
-    /// Time of the newest act by which entries became final, in ms since 1970; 0 before the first one.
-    pub through_ms: u64,
-    /// Members that have not acknowledged entries which could be final else.
-    pub awaited: BTreeSet<Author>,
-    /// Why entries could not be made final or removed; `None` if there was no error.
-    pub trouble: Option<String>,
-}
 
 impl HistorySummary {
     /// Fills in the bytes of `store`, of which `last` are the last final entries.

@@ -134,11 +134,11 @@ mod tests {
     #[test]
     fn every_line_reads_as_it_was_written() {
         assert_eq!(HistoryPolicy::default().encode(), Bytes::new());
-        for index in 0..LINES.len() {
+        for (index, name) in LINES.iter().enumerate() {
             let mut policy = HistoryPolicy::default();
             *policy.line(index) += 7 + index as u64;
             let text = policy.encode();
-            let start = format!("{} ", LINES[index]);
+            let start = format!("{name} ");
             assert!(text.starts_with(start.as_bytes()), "{text:?}");
             assert_eq!(HistoryPolicy::decode(&text), policy);
         }

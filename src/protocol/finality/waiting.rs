@@ -3,10 +3,7 @@
 //! Only time counts in which the admin ran and heard of other members: it is added up from look to look,
 //! so no wall clock matters. It is not kept over a restart.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     id::{Author, StoreId},
@@ -50,9 +47,9 @@ pub struct Seen {
 }
 
 impl Waiting {
-    /// Adds a look at all members but the own node, in all stores. `elapsed` is the time since the look
+    /// Adds a look at all members but the own node, in all stores. `elapsed_ms` have passed since the look
     /// before.
-    pub fn look(&mut self, elapsed: Duration, seen: &[(StoreId, Seen)]) {
+    pub fn look(&mut self, elapsed_ms: u64, seen: &[(StoreId, Seen)]) {
         let has_news = seen.iter().any(|(store, seen)| {
             let known = self.members.get(&(*store, seen.node));
             seen.used.is_some() && known.is_some_and(|known| known.used != seen.used)
@@ -60,9 +57,8 @@ impl Waiting {
         if has_news {
             self.quiet_ms = QUIET_MS;
         }
-        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let counted_ms = elapsed_ms.min(self.quiet_ms);
-        self.quiet_ms -= counted_ms;
+        self.quiet_ms = self.quiet_ms.saturating_sub(counted_ms);
         self.heard_ms = self.heard_ms.saturating_add(counted_ms);
         let now_ms = self.heard_ms;
         let all: BTreeSet<_> = seen
@@ -141,7 +137,7 @@ mod tests {
     const GONE: Author = Author([7; 32]);
     const HERE: Author = Author([8; 32]);
     const MIB: u64 = 1 << 20;
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: u64 = 60_000;
 
     fn seen(node: Author, ack: u64, mib_behind: u64) -> (StoreId, Seen) {
         let seen = Seen {
@@ -194,10 +190,7 @@ mod tests {
         pass(&mut waiting, 30 * 1440, false, 1);
         assert_eq!(dormant(&waiting), []);
         // A machine that slept for a year looks once.
-        waiting.look(
-            Duration::from_secs(31_536_000),
-            &[seen(GONE, 1, 1), seen(HERE, 77, 0)],
-        );
+        waiting.look(31_536_000_000, &[seen(GONE, 1, 1), seen(HERE, 77, 0)]);
         assert_eq!(dormant(&waiting), []);
         // One that lacks very much is not waited for in any case.
         waiting.look(MINUTE, &[seen(GONE, 1, 4097), seen(HERE, 77, 0)]);

@@ -80,7 +80,7 @@ impl Bases {
         })
     }
 
-    // What is left is removed at the next opening.
+    // Files that stay are removed at the next opening.
     fn without_others(self, disk: &dyn Disk, dir: &Path) -> Self {
         if let Err(error) = self.discard_others(disk, dir, None) {
             tracing::warn!(%error, "files of an earlier base are removed at the next opening");
