@@ -118,7 +118,10 @@ pub(super) async fn prune(
     // Entries that were made final before may go all the same.
     let (made, missing) = match is_admin {
         true => match node.make_final(&store, &policy, true).await {
-            Err(missing @ HistoryError::AckMissing(_)) => (None, Some(missing)),
+            Err(
+                missing
+                @ (HistoryError::AckMissing(_) | HistoryError::Prune(PruneError::NoRoom(_))),
+            ) => (None, Some(missing)),
             made => (made?, None),
         },
         false => (None, None),

@@ -179,8 +179,16 @@ impl Logs {
             let theirs = anchor.seq;
             return Ok(Err(CannotInstall::OwnLogBehind { ours, theirs }));
         }
-        // It ends before the anchor, or its entries from some place before it on are void. The name of its
-        // file is used again.
+        if ours >= anchor.seq {
+            // All that is here is void from some place before the anchor on, and is set aside.
+            let row = BeginRow {
+                first: 1,
+                forked_from: None,
+                begin: begin(0, arrived_ms),
+            };
+            return Ok(Ok((None, row)));
+        }
+        // It ends before the anchor. The name of its file is used again.
         let row = row_of(first, begin(first.end(), arrived_ms));
         Ok(Ok((Some(first.number), row)))
     }

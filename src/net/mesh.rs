@@ -360,7 +360,13 @@ impl Mesh {
     /// it can use count as sent, until there is a new connection to it: it has the members that this node
     /// has, and the store.
     pub(super) fn relayed_acks(&self, node: &Author, bytes_max: usize) -> Vec<Bytes> {
-        let acks = self.node.signed_acks();
+        let mut acks = self.node.signed_acks();
+        let open = self.node.shared_stores().into_iter();
+        let open: BTreeSet<StoreId> = open.map(|store| store.id()).collect();
+        acks.retain(|ack| open.contains(&ack.store));
+        // Not all may fit: each call begins with another one.
+        let count = u64::try_from(acks.len()).unwrap_or(u64::MAX).max(1);
+        acks.rotate_left(usize::try_from(self.random() % count).unwrap_or(0));
         let has_members = matches!(self.acks.apart(&self.node.root(), node), Apart::InStep);
         let stores = self.node.shared_stores().into_iter();
         let used = stores.filter(|store| has_members && self.acks.ahead(store, node).is_some());
@@ -374,7 +380,7 @@ impl Mesh {
                     continue;
                 }
                 let Some(left) = room.checked_sub(ack.bytes.len() + ACK_FRAME_BYTES) else {
-                    break;
+                    continue;
                 };
                 if sent.len() >= ACKS_RELAYED_MAX {
                     break;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, StoreId},
-    limits::{ACK_KEPT_BYTES_MAX, ACKS_KEPT_MAX},
+    limits::ACKS_KEPT_MAX,
     log::{LogError, LogReader},
     protocol::{
         ack::{Ack, AckPlace},
@@ -78,14 +78,25 @@ impl HeardAcks {
     /// that a member has signed it.
     #[cfg(feature = "net")]
     pub(in crate::node) fn keep(&self, ack: &Ack, bytes: Bytes) {
+        let (key, place) = ((ack.store, ack.node), ack.place());
+        let says_the_same = {
+            let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.get(&key).is_some_and(|known| {
+                let new = Ack {
+                    counter: known.counter,
+                    ..ack.clone()
+                };
+                *known == new
+            })
+        };
         self.hear(ack);
-        if ack.is_part || bytes.len() > ACK_KEPT_BYTES_MAX {
+        if ack.is_part || bytes.len() > crate::limits::ACK_KEPT_BYTES_MAX {
             return;
         }
-        let (key, place) = ((ack.store, ack.node), ack.place());
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = signed.latest.get(&key);
-        if known.is_some_and(|known| known.place >= place)
+        // Members sign anew every minute: what says nothing new is neither written nor passed on.
+        if known.is_some_and(|known| known.place >= place || says_the_same)
             || known.is_none() && signed.latest.len() >= ACKS_KEPT_MAX
         {
             return;
@@ -279,7 +290,7 @@ mod tests {
                 bytes.clone(),
             );
         }
-        heard.keep(&ack, vec![0; ACK_KEPT_BYTES_MAX + 1].into());
+        heard.keep(&ack, vec![0; crate::limits::ACK_KEPT_BYTES_MAX + 1].into());
         assert_eq!(heard.signed.lock().unwrap().latest.len(), ACKS_KEPT_MAX);
     }
 }

@@ -6,7 +6,7 @@
 //! the root of the state after exactly these entries; an ack without one is understood as well. A *part*
 //! names all tips of some authors and says nothing about the others: gossip carries small messages
 //! only. [`Acked`](super::acked::Acked) joins the acks of one member. Acks are in no log and may be
-//! lost; nothing durable depends on them.
+//! lost: each node keeps the latest ones it heard, and what is missing is signed again.
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;

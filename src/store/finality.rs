@@ -165,6 +165,20 @@ impl Store {
         folded: &FoldedBase,
         anchors: Frontier,
     ) -> Result<Pruning, PruneError> {
+        let (store, folded) = (self.clone(), folded.clone());
+        // It goes on without its caller: the turn ends when the files are in place or removed.
+        let dropping = tokio::spawn(async move { store.drop_now(&folded, anchors).await });
+        dropping
+            .await
+            .map_err(|_panic| PruneError::Closed)
+            .flatten()
+    }
+
+    async fn drop_now(
+        &self,
+        folded: &FoldedBase,
+        anchors: Frontier,
+    ) -> Result<Pruning, PruneError> {
         let turn = Arc::clone(&self.shared.folding).lock_owned().await;
         let is_in_base =
             |(author, tip): (Author, FrontierTip)| folded.anchors.seq(&author) >= tip.seq;

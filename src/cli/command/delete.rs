@@ -22,7 +22,7 @@ use crate::cli::{
 ///
 /// Prints the id of the entry once it is on disk. The history keeps the old values. If the key has no
 /// value, a note says so, nothing is written, and the exit code is 0: the key is gone. With --prefix,
-/// keys that only the node itself writes (/nodes/, /invites/ and /stores/ of the root store) are
+/// keys that only the node itself writes (/nodes/, /invites/ and /stores/) are
 /// left, and so are keys that are written meanwhile: then it exits with 7.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["del", "rm"], after_help = "\

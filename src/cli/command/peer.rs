@@ -82,7 +82,10 @@ enum PeerAction {
         /// Its new name, up to 64 characters
         name: String,
     },
-    /// Mark a member as dormant: nobody waits for it until --over
+    /// Mark a member as dormant: nobody waits for it until it is back
+    ///
+    /// A member that makes no progress becomes dormant by itself (`lattice retention set`), and is waited for
+    /// again once it has nearly everything. --over says so at once.
     #[command(
         after_help = "Examples:\n  lattice peer dormant 4f5c\n  lattice peer dormant 4f5c --over"
     )]

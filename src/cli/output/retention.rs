@@ -22,7 +22,7 @@ pub(crate) struct Retention {
     /// About how many of those could become final now.
     ready_bytes: u64,
     held: Vec<Held>,
-    /// Members that are waited for, and were not heard since this node started.
+    /// Members that are waited for, and of which no ack is known.
     silent: Vec<String>,
     /// Members that are not waited for.
     dormant: Vec<String>,

@@ -96,7 +96,12 @@ impl Node {
         let before_ms = newest.map_or(0, |placed| placed.act.through_ms());
         let now_ms = store.now_ms();
         // A clock that was ahead must not keep acts away for ever.
-        let since_ms = now_ms.checked_sub(before_ms).unwrap_or(u64::MAX);
+        let is_ahead = before_ms.saturating_sub(now_ms) > DRIFT_MS;
+        let since_ms = if is_ahead {
+            u64::MAX
+        } else {
+            now_ms.saturating_sub(before_ms)
+        };
         let turn_ms = self.place_among_admins(facts).saturating_mul(TURN_MS);
         let is_due = is_act_due(bytes, since_ms) && since_ms >= turn_ms;
         if anchors == last || !(now || is_due) {
@@ -129,6 +134,8 @@ impl Node {
 
 // Time that an admin leaves to each one that ranks better.
 const TURN_MS: u64 = 1_200_000;
+// Clocks may differ by this much.
+const DRIFT_MS: u64 = 3_600_000;
 
 fn write(op: Op) -> Write {
     Write {

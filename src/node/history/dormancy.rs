@@ -10,6 +10,7 @@ use crate::{
     node::{HistoryError, Node, history::facts::Facts},
     protocol::{
         finality::{Proven, Seen, StorePolicy, Waiting},
+        frontier::Frontier,
         membership::role::Role,
     },
     store::Store,
@@ -31,7 +32,7 @@ impl Patience {
         let seen = others.map(|(node, _member)| {
             let proven = facts.proven.get(node).unwrap_or(&none);
             let bytes_behind = match proven.is_heard() {
-                true => store.bytes_after(proven.has()),
+                true => behind(store, &facts.own, proven),
                 false => 0,
             };
             Seen {
@@ -43,6 +44,11 @@ impl Patience {
         });
         let noted = (facts.policy.store, seen.collect());
         self.seen.insert(store.id(), noted);
+    }
+
+    /// Forgets what was noted of `store`: it is not known how far members are now.
+    pub(super) fn forget(&mut self, store: &StoreId) {
+        self.seen.remove(store);
     }
 
     /// Marks members as dormant that make no progress, and as active that are back. `elapsed` is the time
@@ -63,15 +69,15 @@ impl Patience {
             .collect();
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.waiting.look(elapsed_ms, &seen);
-        if !is_first(node).await? {
-            return Ok(());
-        }
         let policies = self
             .seen
             .iter()
             .map(|(store, (policy, _))| (*store, *policy));
         let policies: BTreeMap<_, _> = policies.collect();
         let dormant = self.waiting.dormant(&policies);
+        if !is_first(node, &dormant).await? {
+            return Ok(());
+        }
         let least = policies.values().map(|policy| policy.dormant_bytes).min();
         // Far less than what would make it dormant again.
         let back = self.waiting.back(least.unwrap_or(0) / 16);
@@ -87,8 +93,31 @@ impl Patience {
     }
 }
 
-// Whether no admin that is waited for ranks better than this node.
-async fn is_first(node: &Node) -> Result<bool, HistoryError> {
+// Bytes of logs that count here and that the member lacks, as far as that is known: 0 if it has all.
+fn behind(store: &Store, own: &Frontier, proven: &Proven) -> u64 {
+    // Of authors of whom it has entries that are not here, it lacks nothing that matters.
+    let has_all = |author: &Author| {
+        let tips = own.tips(author);
+        proven.is_ahead_of(author) || tips.iter().all(|tip| proven.tips(author).contains(tip))
+    };
+    let authors = own.by_author().map(|(author, _tips)| author);
+    let lacking: Vec<Author> = authors.filter(|author| !has_all(author)).collect();
+    if lacking.is_empty() {
+        return 0;
+    }
+    let mut has = own.clone();
+    for author in lacking {
+        has.set_tips(author, proven.tips(&author).to_vec());
+    }
+    // What stands in the logs and does not count is in no ack. Bytes are counted in large pieces.
+    store
+        .bytes_after(&has)
+        .saturating_sub(store.bytes_after(own))
+        .max(1)
+}
+
+// Whether no admin that is waited for ranks better than this node. `dormant`: who is not, by the rule.
+async fn is_first(node: &Node, dormant: &BTreeSet<Author>) -> Result<bool, HistoryError> {
     let members = node.members();
     let rank = |node: &Author| members.get(node).and_then(|member| member.rank);
     let own = node.id();
@@ -98,7 +127,7 @@ async fn is_first(node: &Node) -> Result<bool, HistoryError> {
     for (other, _member) in members.iter() {
         let is_better =
             members.role(other) == Some(Role::Admin) && (rank(other), other) < (rank(&own), &own);
-        if is_better && !node.is_dormant(other).await? {
+        if is_better && !dormant.contains(other) && !node.is_dormant(other).await? {
             return Ok(false);
         }
     }

@@ -28,7 +28,7 @@ pub enum HistoryError {
         /// Role of this node; `None` if it is not a member.
         role: Option<Role>,
     },
-    /// Members that are waited for have sent no acks since this node started.
+    /// No acks are known of members that are waited for.
     #[error(transparent)]
     AckMissing(#[from] AckMissing),
     /// No anchors act that counts names a base, so nothing may be removed.

@@ -80,13 +80,17 @@ impl Node {
             Some(folded) => folded,
             None => store.fold(anchors.clone()).await?,
         };
-        if let BaseState::Durable {
-            own,
-            named: Some(named),
-        } = base_state(&facts, &folded)
-            && own != named
-        {
-            return Err(HistoryError::NotYet(vec![NotYet::OtherBase { own, named }]));
+        match base_state(&facts, &folded) {
+            BaseState::Durable {
+                own,
+                named: Some(named),
+            } if own != named => {
+                return Err(HistoryError::NotYet(vec![NotYet::OtherBase { own, named }]));
+            }
+            BaseState::Durable { named: None, .. } => {
+                return Err(HistoryError::NotYet(vec![NotYet::Uncompared]));
+            }
+            BaseState::Durable { .. } | BaseState::Joined | BaseState::NotDurable => {}
         }
         Ok(Some(Pruned {
             act: number,
@@ -140,9 +144,13 @@ impl Node {
 
 // The state of `folded`, the newest base, beside what admins say of it.
 fn base_state(facts: &Facts, folded: &FoldedBase) -> BaseState {
-    BaseState::Durable {
-        own: folded.base.hash,
-        named: facts.named(folded).map(|base| base.hash),
+    match facts.named(folded) {
+        // It is that of several acts, all of which count.
+        None if covers(&facts.finality.last(), &folded.anchors) => BaseState::Joined,
+        named => BaseState::Durable {
+            own: folded.base.hash,
+            named: named.map(|base| base.hash),
+        },
     }
 }
 

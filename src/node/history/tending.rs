@@ -1,6 +1,6 @@
 //! Tending: what is due in the history of all stores, without anybody asking.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, mem, time::Duration};
 
 use crate::{
     id::StoreId,
@@ -27,6 +27,8 @@ pub struct Tended {
 pub struct Tending {
     patience: Patience,
     looked: BTreeMap<StoreId, Looked>,
+    // Time since the last look at members.
+    waited: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +96,13 @@ impl Tending {
             summary.trouble.clone_from(&error);
             node.note_history(store.id(), summary);
             let looked = self.looked.entry(store.id()).or_default();
-            if let Some(error) = error.as_ref().filter(|_| looked.error != error) {
+            // Not again because of other numbers in it.
+            let words = |error: &Option<String>| -> Option<String> {
+                let letters = error.as_ref()?.chars();
+                Some(letters.filter(|it| !it.is_ascii_digit()).collect())
+            };
+            let is_new = words(&looked.error) != words(&error);
+            if let Some(error) = error.as_ref().filter(|_| is_new) {
                 tracing::warn!(store = %store.id(), error, "history cannot be ended");
             }
             *looked = Looked {
@@ -103,7 +111,12 @@ impl Tending {
                 error,
             };
         }
-        if let Err(error) = self.patience.look(node, elapsed).await {
+        self.waited = self.waited.saturating_add(elapsed);
+        if self.waited < WAITED {
+            return;
+        }
+        let waited = mem::take(&mut self.waited);
+        if let Err(error) = self.patience.look(node, waited).await {
             tracing::debug!(%error, "members are waited for as before");
         }
     }
@@ -114,6 +127,7 @@ impl Tending {
         store: &Store,
         summary: &mut HistorySummary,
     ) -> Result<Tended, HistoryError> {
+        self.patience.forget(&store.id());
         let policy = node.history_policy(&store.id()).await?;
         let facts = node.facts(store, &policy, false).await?;
         self.patience.note(&node.id(), store, &facts);
@@ -136,22 +150,32 @@ impl Node {
         store: &Store,
         policy: &HistoryPolicy,
     ) -> Result<Tended, HistoryError> {
-        let mut tended = Tended::default();
+        let (mut tended, mut failed) = (Tended::default(), None);
         if self.members().role(&self.id()) == Some(Role::Admin) {
             tended.made = match self.make_final(store, policy, false).await {
                 // Those of earlier acts may go all the same.
                 Err(HistoryError::AckMissing(_)) => None,
-                made => made?,
+                Err(error) => {
+                    failed = Some(error);
+                    None
+                }
+                Ok(made) => made,
             };
         }
         tended.pruned = match self.prune(store, policy, false).await {
             Err(HistoryError::NothingFinal) => None,
-            pruned => pruned?,
+            Err(error) => return Err(failed.unwrap_or(error)),
+            Ok(pruned) => pruned,
         };
-        Ok(tended)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(tended),
+        }
     }
 }
 
 // A store of which the logs have not changed much is looked at this often.
 const EVERY: Duration = Duration::from_secs(600);
 const CHANGE_BYTES: u64 = 1 << 20;
+// Members are looked at this often.
+const WAITED: Duration = Duration::from_secs(60);

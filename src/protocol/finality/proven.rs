@@ -6,6 +6,8 @@
 //! signed no earlier, and only when everything that this one names is here: else the member may have
 //! granted a role to somebody who is not asked.
 
+use std::collections::BTreeSet;
+
 use crate::{
     id::Author,
     protocol::{
@@ -26,6 +28,8 @@ pub struct Proven {
     root: Frontier,
     // True if that ack names an own entry of the member that is not here.
     is_ahead: bool,
+    // Authors of whom it names entries that are not here.
+    ahead: BTreeSet<Author>,
 }
 
 /// The use that was made of an ack.
@@ -57,6 +61,7 @@ impl Proven {
             data,
             root,
             is_ahead: false,
+            ahead: BTreeSet::new(),
         }
     }
 
@@ -90,6 +95,7 @@ impl Proven {
             .used
             .is_some_and(|(start, _)| start == data.incarnation);
         let (mut proven, mut is_ahead) = (Frontier::default(), false);
+        let mut ahead = BTreeSet::new();
         for (author, tips) in data.frontier.by_author() {
             let mut are_all_here = true;
             for tip in tips {
@@ -100,6 +106,9 @@ impl Proven {
                 }
             }
             is_ahead |= !are_all_here && author == data.node;
+            if !are_all_here {
+                ahead.insert(author);
+            }
             if is_same_start && !are_all_here {
                 for tip in self.data.tips(&author) {
                     proven.insert(author, *tip);
@@ -111,6 +120,7 @@ impl Proven {
             data: proven,
             root: root.frontier.clone(),
             is_ahead,
+            ahead,
         };
         Ok(Heard::Used)
     }
@@ -124,6 +134,11 @@ impl Proven {
     /// first one.
     pub fn used(&self) -> Option<(u64, u64)> {
         self.used
+    }
+
+    /// Returns whether the last ack that was used names entries of `author` that are not here.
+    pub fn is_ahead_of(&self, author: &Author) -> bool {
+        self.ahead.contains(author)
     }
 
     /// Returns whether an ack was ever used.

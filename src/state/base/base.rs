@@ -70,8 +70,12 @@ impl Bases {
         };
         let beginning = match beginning {
             Ok(beginning) => Some(beginning),
-            Err(StateError::Damaged { .. }) => None,
-            Err(error) => return Err(error),
+            Err(error) => {
+                if names.iter().any(|name| name == BEGINNING) {
+                    tracing::warn!(%error, "the past is read from a later time on");
+                }
+                None
+            }
         };
         remove_others(disk, dir, &names, &[&newest], beginning.as_ref())?;
         Ok(Self {

@@ -317,6 +317,11 @@ impl Shared {
                 if superseded.contains(&at) {
                     continue;
                 }
+                // A removal may have gone further meanwhile.
+                let is_in_base = base.as_ref().is_some_and(|base| {
+                    let anchor = base.manifest().anchor(&at.author);
+                    anchor.is_some_and(|anchor| anchor.is_final(at.seq))
+                });
                 let of_base = match &base {
                     Some(base) => base.heads(key).map_err(ReadError::from)?,
                     None => Heads::default(),
@@ -329,7 +334,7 @@ impl Shared {
                         found.insert(at, (head.clone(), op));
                     }
                     // Another entry in the base has superseded it, or it has not written the key.
-                    None if base.is_some() => {}
+                    None if is_in_base => {}
                     None => {
                         let all = self.log.pruned().unwrap_or(pruned);
                         return Err(ReadError::Pruned(all).into());
@@ -372,10 +377,14 @@ impl Shared {
     // Returns the base that has the heads of all entries that were removed from the logs, if all of them
     // are stamped up to `ms`: then none of these heads was superseded later than that by another one.
     fn base_at(&self, ms: u64) -> Option<Arc<Base>> {
-        let pruned = self.log.pruned()?;
-        let bases = Some(self.base.all()).filter(|_| pruned.reach_ms <= ms)?;
-        let begins = self.log.begins().into_iter();
+        let begins = self.log.begins();
+        let mut stamps = begins.iter().map(|(_, begin)| begin.anchor.hlc.wall_ms);
+        if begins.is_empty() || stamps.any(|wall_ms| wall_ms > ms) {
+            return None;
+        }
+        let bases = self.base.all();
         let begins: Frontier = begins
+            .into_iter()
             .map(|(author, begin)| (author, begin.anchor.tip()))
             .collect();
         // A newer base has heads that were written after `ms`.

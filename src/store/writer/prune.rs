@@ -70,7 +70,8 @@ impl Writer {
                 newest.keep(disk, &dir)?;
                 Some(newest)
             }
-            None => beginning.filter(|beginning| self.is_beginning(beginning)),
+            // It may be that of a beginning to come.
+            None => beginning.filter(|beginning| self.has_removed(beginning)),
         };
         self.base.show(base.commit(disk, &dir, beginning)?);
         Ok(())
@@ -95,6 +96,14 @@ impl Writer {
             .map(|(author, begin)| (author, begin.anchor.tip()))
             .collect();
         !begins.is_empty() && begins == base.manifest().frontier()
+    }
+
+    // Whether `base` has all entries that were removed from the logs.
+    fn has_removed(&self, base: &Base) -> bool {
+        let frontier = base.manifest().frontier();
+        let begins = self.logs.reader().begins();
+        let mut begins = begins.iter();
+        begins.all(|(author, begin)| frontier.seq(author) >= begin.anchor.seq)
     }
 
     // The older base is needed no more if the newest one is that of the beginning.

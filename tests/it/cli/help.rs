@@ -105,7 +105,7 @@ fn help_lists_the_commands() {
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
       snapshot     Back up all stores into one file, check it anywhere, restore it
-      retention    Show how much of a store's history is final, and what holds the rest
+      retention    Show how much of a store's history is final and kept, or set how much is kept
       prune        Remove final entries of a store from the logs of this node
       invite       Invite another node: prints a token for `lattice join`
       join         Join the mesh of another node, with the token that `lattice invite` printed there

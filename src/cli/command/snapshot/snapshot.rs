@@ -19,6 +19,8 @@ use crate::cli::{
 /// yourself (config.toml, hooks.toml), the positions of consumers and hooks, and, without --with-key,
 /// the secret key of the node. Without that key nobody can write as this node: keep a copy of
 /// identity.key, or of a snapshot made with --with-key, where nobody else can read it.
+///
+/// A store whose older entries were removed (`lattice retention`) cannot be copied yet.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
