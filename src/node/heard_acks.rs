@@ -211,7 +211,7 @@ fn range(store: StoreId) -> std::ops::RangeInclusive<(StoreId, Author)> {
     (store, Author([0; 32]))..=(store, Author([0xff; 32]))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "net"))]
 mod tests {
     use ed25519_dalek::SigningKey;
 

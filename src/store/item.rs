@@ -68,11 +68,14 @@ impl Shared {
             } => {
                 let entry = self.log.entry(&head.author, head.seq, &head.id)?;
                 let value = entry.and_then(|(entry, _)| op_of(&entry, key).map(value_of));
-                if value.is_none()
-                    && let Some(base) = self.base.newest()
-                    && let Some(value) = base.value(key, &head.id)?
-                {
-                    return Ok(Some(value));
+                if value.is_none() {
+                    let bases = self.base.all();
+                    // A head of the past may be in the older one only.
+                    for base in bases.newest.iter().chain(&bases.beginning) {
+                        if let Some(value) = base.value(key, &head.id)? {
+                            return Ok(Some(value));
+                        }
+                    }
                 }
                 value.ok_or_else(|| match self.log.pruned_at(&head.author, head.seq) {
                     // The view is older than a base of a peer that has no such head any more.

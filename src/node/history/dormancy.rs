@@ -109,7 +109,7 @@ fn behind(store: &Store, own: &Frontier, proven: &Proven) -> u64 {
     for author in lacking {
         has.set_tips(author, proven.tips(&author).to_vec());
     }
-    // What stands in the logs and does not count is in no ack. Bytes are counted in large pieces.
+    // Entries that stand in the logs and do not count are in no ack. Bytes are counted in large pieces.
     store
         .bytes_after(&has)
         .saturating_sub(store.bytes_after(own))

@@ -251,7 +251,7 @@ fn fail_all(errno: i32, which: Fail) {
             let clock = Clock::manual(STAMPED_MS + 2 * WAY_MS);
             let store = soon(Store::open(config(&disk, &clock))).await.unwrap();
             let expected = listed(&store).await;
-            disk.fail(1 + n as u64 / 2, errno, which);
+            disk.fail(1 + n as u64, errno, which);
             let done = match n % 2 {
                 0 => soon(store.drop_before(chains.tips(7, 11))).await,
                 _odd => drop_some(chains, &store, (7, 11)).await,
