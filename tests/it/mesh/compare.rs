@@ -13,8 +13,21 @@ use crate::support::state_file::change_state;
 async fn compare(peer: &Peer, other: Author, prefix: &str, most: usize) -> Compared {
     let root = peer.node.root();
     let prefix = Bytes::copy_from_slice(prefix.as_bytes());
-    let comparing = peer.net.compare(&root, &other, prefix, most);
-    timeout(SOON, comparing).await.unwrap().unwrap()
+    let comparing = async {
+        loop {
+            let compared = peer.net.compare(&root, &other, prefix.clone(), most).await;
+            let Err(CompareError::Peer {
+                why: PeerError::Connection { .. },
+                ..
+            }) = compared
+            else {
+                return compared.unwrap();
+            };
+            // The other node has just started, and does not take connections yet.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, comparing).await.unwrap()
 }
 
 fn names(found: &[KeyDifference]) -> Vec<String> {

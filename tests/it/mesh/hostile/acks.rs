@@ -200,6 +200,9 @@ async fn n2_acks_that_a_member_passes_on_are_checked_as_those_of_their_nodes() {
     assert_eq!(ahead(), None);
     assert_eq!(status_at(&field.a, &raw.author()).ahead, None);
     acks.push(of(5, 5000));
+    // Nothing is said of a member before it has acknowledged every store.
+    let data = field.a.node.data().id();
+    acks.push(signed(&other, data, 1, Frontier::default()));
     relay(acks).await;
     let known = ahead().expect("the ack that was passed on");
     assert!(known > 4000, "{known}");
