@@ -21,7 +21,7 @@ use crate::{
     protocol::anchor::Anchor,
 };
 
-/// Where logs will begin, and which branches are no part of them any more.
+/// The new beginnings of logs, and the branches that are set aside.
 #[derive(Debug)]
 pub struct InstallPlan {
     begins: Begins,

@@ -1,5 +1,5 @@
-//! Own writes that wait because this node may lack the end of its own log: it is a member whose disk was
-//! lost, and its log begins anew with the entries that others have.
+//! Own writes that wait because this node may lack the end of its own log: its disk was lost,
+//! and it gets its log back from other members.
 
 use std::{
     collections::BTreeMap,

@@ -95,7 +95,7 @@ impl HeardAcks {
         }
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = signed.latest.get(&key);
-        // Members sign anew every minute: what says nothing new is neither written nor passed on.
+        // Members sign again and again. An ack with the same content is neither written nor passed on.
         if known.is_some_and(|known| known.place >= place || says_the_same)
             || known.is_none() && signed.latest.len() >= ACKS_KEPT_MAX
         {
@@ -211,7 +211,8 @@ fn range(store: StoreId) -> std::ops::RangeInclusive<(StoreId, Author)> {
     (store, Author([0; 32]))..=(store, Author([0xff; 32]))
 }
 
-#[cfg(all(test, feature = "net"))]
+#[cfg(feature = "net")]
+#[cfg(test)]
 mod tests {
     use ed25519_dalek::SigningKey;
 
@@ -243,7 +244,6 @@ mod tests {
     }
 
     /// An admin that was restarted had to meet each member again before anything could become final.
-    #[cfg(feature = "net")]
     #[test]
     fn signed_acks_are_written_and_read_again_and_an_older_one_is_no_news() {
         let heard = HeardAcks::default();
@@ -273,7 +273,6 @@ mod tests {
         assert_eq!(again.signed.lock().unwrap().unwritten.len(), 3);
     }
 
-    #[cfg(feature = "net")]
     #[test]
     fn n8_acks_that_are_kept_are_bounded() {
         let heard = HeardAcks::default();

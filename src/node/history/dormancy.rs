@@ -95,7 +95,7 @@ impl Patience {
 
 // Bytes of logs that count here and that the member lacks, as far as that is known: 0 if it has all.
 fn behind(store: &Store, own: &Frontier, proven: &Proven) -> u64 {
-    // Of authors of whom it has entries that are not here, it lacks nothing that matters.
+    // A member that has later entries of an author than this node lacks nothing of that author.
     let has_all = |author: &Author| {
         let tips = own.tips(author);
         proven.is_ahead_of(author) || tips.iter().all(|tip| proven.tips(author).contains(tip))

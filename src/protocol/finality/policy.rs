@@ -52,8 +52,8 @@ impl HistoryPolicy {
         Bytes::from(text)
     }
 
-    /// Reads a policy. A value that is no such text is the default; too low ones are raised, so that
-    /// members are waited for at all.
+    /// Reads a policy. Lines that cannot be read stand for the default. A wait for members that is too short
+    /// is raised to the least one.
     pub fn decode(value: &[u8]) -> Self {
         let mut policy = Self::default();
         for line in str::from_utf8(value).unwrap_or_default().lines() {

@@ -75,7 +75,7 @@ impl Waiting {
             } = *seen;
             let known = self.members.get(&(*store, node)).copied();
             let has_acked = known.is_some_and(|known| known.used != used);
-            // An ack without new entries is no progress.
+            // Only new entries are progress; another ack alone is not.
             let is_stuck = |known: &Progress| bytes_behind > 0 && known.has == has;
             let advanced_ms = known
                 .filter(is_stuck)

@@ -21,7 +21,7 @@ pub struct TooSlow {
 /// Times are milliseconds on a clock that never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RateFloor {
-    // Of the window: time of waiting that has ended, and the bytes that came.
+    // The waits in this window that have ended, added up, and the bytes that came in it.
     waited_ms: u64,
     bytes: u64,
     // When the waiting that goes on began. `None` while this node does not wait.
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(floor.wait(end_ms), 0);
         let (bytes, waited_ms) = (0, BASE_FLOOR_MS);
         assert_eq!(floor.come(0, end_ms), Err(TooSlow { bytes, waited_ms }));
-        // A clock that goes back, or a number at its end, is no fault of a peer.
+        // A clock that goes back is not the peer's fault, nor is the greatest time there is.
         assert_eq!(floor.come(1, 0), Ok(()));
         floor.wait(u64::MAX);
         assert_eq!(floor.come(1, 3), Ok(()));
