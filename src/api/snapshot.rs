@@ -109,7 +109,7 @@ impl From<RestoreError> for ApiError {
                 message,
                 ..Self::from(source)
             },
-            RestoreError::Io { .. } | RestoreError::Log(_) => {
+            RestoreError::Io { .. } | RestoreError::Log(_) | RestoreError::Base(_) => {
                 Self::new("restore_failed", EXIT_FAILED, message)
             }
         }

@@ -61,7 +61,7 @@ pub struct Pruned {
 
 impl Pruned {
     /// Joins the beginnings of several logs; `None` when there are none, so all logs are whole.
-    pub(super) fn of(begins: impl IntoIterator<Item = (Author, Begin)>) -> Option<Self> {
+    pub(crate) fn of(begins: impl IntoIterator<Item = (Author, Begin)>) -> Option<Self> {
         let begins = begins.into_iter().map(|(author, begin)| Self {
             author,
             through: begin.anchor.seq,

@@ -281,8 +281,13 @@ impl Logs {
         Ok(self.switch(begins))
     }
 
-    // Begins a log for an author who has no entry here.
-    fn begin_empty(&self, author: Author, number: u32, row: &BeginRow) -> Result<Writer, LogError> {
+    /// Begins a log for an author who has no entry here.
+    pub(super) fn begin_empty(
+        &self,
+        author: Author,
+        number: u32,
+        row: &BeginRow,
+    ) -> Result<Writer, LogError> {
         let name = segments::name(&author, number, 0);
         let (key, dir) = ((author, number), self.dir.clone());
         let segments = Segments::begin(&self.files, &self.disk, dir, key, Open::Existing);

@@ -11,12 +11,13 @@ use crate::{
     disk::{Disk, DiskFile as _, Open, is_out_of_descriptors},
     id::Author,
     log::{
-        Begins, Branch, LogError, LogFiles, LogReader, Mark,
+        Begin, Begins, Branch, LogError, LogFiles, LogReader, Mark,
+        begin::BeginRow,
         error::file_error,
         segments::{self, Segments},
         writer::Writer,
     },
-    protocol::{chain::Tip, entry::VerifiedEntry},
+    protocol::{chain::Tip, entry::VerifiedEntry, snapshot::BranchBegin},
 };
 
 /// The writing end of all logs, owned by the store's writer.
@@ -93,6 +94,31 @@ impl Logs {
         });
         let mut writer = Writer::new(branch, segments, 0, false);
         writer.append(entry, arrived_ms);
+        self.add(writer);
+        Ok(())
+    }
+
+    /// Begins a branch of `author` without its first entries, as its author's first one. Durable on return.
+    ///
+    /// # Errors
+    /// `Full`, `NoDescriptor`, `Io`.
+    pub fn begin_late(&mut self, author: Author, late: &BranchBegin) -> Result<(), LogError> {
+        let (number, _empty) = self.new_file(&author, 0)?;
+        let row = BeginRow {
+            first: late.first,
+            forked_from: late.forked_from,
+            begin: Begin {
+                anchor: late.anchor,
+                arrived_ms: late.arrived_ms,
+                offset: 0,
+            },
+        };
+        let mut begins = self.begins.clone();
+        begins.0.insert((author, number), row);
+        begins.write(self.disk.as_ref(), &self.dir)?;
+        let writer = self.begin_empty(author, number, &row)?;
+        self.begins = begins;
+        self.has_new_names = true;
         self.add(writer);
         Ok(())
     }

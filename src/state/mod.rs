@@ -34,7 +34,8 @@ mod view;
 mod view_tree;
 
 pub use base::{
-    Base, BaseManifest, Bases, Incoming, IncomingError, ManifestError, OutgoingPart, Progress,
+    Base, BaseManifest, Bases, Incoming, IncomingError, ManifestError, OutgoingPart, PartsCheck,
+    Progress,
 };
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;

@@ -86,7 +86,7 @@ pub enum TakeBaseError {
 
 /// The newest base, as a peer gets it.
 #[derive(Debug, Clone)]
-pub struct OfferedBase(Arc<Base>);
+pub struct OfferedBase(pub(super) Arc<Base>);
 
 /// A base of a peer on its way into this store. One at a time; what has come stays on the disk when it is
 /// dropped, and the next attempt goes on there.
@@ -283,6 +283,11 @@ impl OfferedBase {
     /// Returns the hash that names it.
     pub fn hash(&self) -> BaseHash {
         BaseHash(self.0.manifest().hash())
+    }
+
+    /// Returns the number of entries of which it has the state.
+    pub fn entries(&self) -> u64 {
+        self.0.manifest().entries
     }
 
     /// Returns the names of its parts.

@@ -42,6 +42,7 @@ pub use read::{
     verify::{Damage, DamagePlace, VerifyReport},
 };
 use shared::Shared;
+pub(crate) use shared::base_dir;
 pub use state_root::StateRoot;
 pub use store::Store;
 pub use watch::{

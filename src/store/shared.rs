@@ -208,7 +208,7 @@ impl BaseReader {
 }
 
 /// Returns the directory of the bases of a store.
-pub(super) fn base_dir(dir: &Path) -> PathBuf {
+pub(crate) fn base_dir(dir: &Path) -> PathBuf {
     dir.join("base")
 }
 

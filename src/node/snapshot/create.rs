@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     id::StoreId,
+    limits::BASE_PIECE_BYTES,
     node::{
         error::OpenError,
         meta,
@@ -17,9 +18,9 @@ use crate::{
     protocol::snapshot::{
         Contents, Manifest, SnapshotStore, SnapshotWriter,
         block::{ENTRIES_BYTES, Kind},
-        check::{branch_body, entries_body},
+        check::{base_body, branch_body, entries_body, piece_body},
     },
-    store::{Moment, ReadError},
+    store::{Moment, OfferedBase, ReadError},
 };
 
 /// The content of a snapshot.
@@ -37,7 +38,7 @@ pub struct SnapshotOptions {
 pub struct SnapshotStream(mpsc::Receiver<Result<Bytes, CreateError>>);
 
 impl SnapshotStream {
-    /// Returns the next bytes of the file, at most a few MiB; `None` at its end. A file without its end
+    /// Returns the next bytes of the file, at most 1 MiB; `None` at its end. A file without its end
     /// is no snapshot. Cancel-safe.
     ///
     /// # Errors
@@ -48,8 +49,8 @@ impl SnapshotStream {
 }
 
 impl Node {
-    /// Makes a snapshot: all entries of the stores, as they were signed. Writes go on meanwhile; each
-    /// store is copied as it is at one moment during this call, the root store last, so that it has the
+    /// Makes a snapshot: all entries of the stores, as they were signed, and the state of those that were
+    /// removed. Writes go on meanwhile; each store is copied as it is at one moment during this call, the root store last, so that it has the
     /// members who wrote in the others.
     ///
     /// Not in it: consumers and hooks with their positions, and the files of the node's owner.
@@ -117,6 +118,7 @@ impl Node {
                 entries: 0,
                 keys: moment.keys(),
                 state_root: root.map(|root| root.0),
+                removed_entries: moment.base().map_or(0, |base| base.entries()),
             };
             stores.push(Source {
                 about,
@@ -159,8 +161,12 @@ impl Making {
                 let name = contents.name.clone();
                 Some(CreateError::Read { name, source })
             };
+            if let Some(base) = store.moment.base() {
+                self.send_base(&mut writer, &base, read)?;
+            }
             for mut branch in store.moment.into_branches() {
-                self.send(writer.block(Kind::Branch, &branch_body(&branch.author)))?;
+                let body = branch_body(&branch.author, branch.begin.as_ref());
+                self.send(writer.block(Kind::Branch, &body))?;
                 loop {
                     let entries = branch.next_entries(ENTRIES_BYTES).map_err(read)?;
                     if entries.is_empty() {
@@ -177,8 +183,36 @@ impl Making {
         self.send(end)
     }
 
-    fn send(&self, part: Bytes) -> Result<(), Option<CreateError>> {
-        self.parts.blocking_send(Ok(part)).map_err(|_gone| None)
+    fn send_base(
+        &self,
+        writer: &mut SnapshotWriter,
+        base: &OfferedBase,
+        read: impl Fn(ReadError) -> Option<CreateError>,
+    ) -> Result<(), Option<CreateError>> {
+        self.send(writer.block(Kind::Base, &base_body(base.manifest())))?;
+        for name in base.parts() {
+            let part = base.part(&name, 0).map_err(|error| read(error.into()))?;
+            let mut part = part.expect("a base has the parts that it names");
+            let mut next = || {
+                let piece = part.next_piece(BASE_PIECE_BYTES);
+                piece.map_err(|error| read(error.into()))
+            };
+            let mut piece = next()?;
+            while let Some(bytes) = piece {
+                piece = next()?;
+                let body = piece_body(bytes, piece.is_none());
+                self.send(writer.block(Kind::Piece, &body))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, mut part: Bytes) -> Result<(), Option<CreateError>> {
+        while !part.is_empty() {
+            let now = part.split_to(part.len().min(SENT_BYTES_MAX));
+            self.parts.blocking_send(Ok(now)).map_err(|_gone| None)?;
+        }
+        Ok(())
     }
 }
 
@@ -203,3 +237,5 @@ fn about(node: &Inner, info: &StoreInfo, row: &meta::Row) -> Result<SnapshotStor
 const MOMENTS_MAX: usize = 3;
 // Blocks that are made before the reader takes them.
 const PARTS_AHEAD: usize = 4;
+// Bytes that the reader gets at a time.
+const SENT_BYTES_MAX: usize = 1 << 20;

@@ -7,6 +7,7 @@ use crate::{
     log::LogError,
     node::error::{OpenError, StoreError},
     protocol::snapshot::SnapshotError,
+    state::IncomingError,
     store::{ReadError, WriteError},
 };
 
@@ -84,6 +85,9 @@ pub enum RestoreError {
         /// Seq of its first entry.
         seq: Seq,
     },
+    /// The state of removed entries cannot be written, or is malformed.
+    #[error("cannot write the state of entries that were removed")]
+    Base(#[from] IncomingError),
     /// A file of the new node cannot be written.
     #[error("cannot write {}", path.display())]
     Io {

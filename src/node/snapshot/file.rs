@@ -9,15 +9,17 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    id::StoreId,
     node::snapshot::FileError,
     protocol::snapshot::{
         Block, BlockHead, Checked, Manifest, SnapshotChecker, SnapshotError,
         block::{BLOCK_HEAD_BYTES, HEAD_BYTES, Kind, TRAILER_BYTES, check_head, last_block},
     },
+    state::{BaseManifest, PartsCheck},
 };
 
-/// Reads a whole file and checks all of it: each block, each signature, each link between entries, and
-/// the manifest. Hands out what it has, in order; nothing that was handed out is sure to be wanted
+/// Reads a whole file and checks all of it: each block, each signature, each link between entries, the
+/// state of entries that were removed, and the manifest. Hands out what it has, in order; nothing that was handed out is sure to be wanted
 /// before the manifest is returned. `progress` gets the number of bytes read and of all bytes.
 ///
 /// Takes a few MiB of memory. Reads files: not for an event loop.
@@ -30,13 +32,17 @@ pub fn read_snapshot<E: From<FileError>>(
     mut each: impl FnMut(Checked) -> Result<(), E>,
 ) -> Result<Manifest, E> {
     let mut reader = Reader::open(path)?;
-    let mut checker = SnapshotChecker::default();
+    let (mut checker, mut base) = (SnapshotChecker::default(), BaseCheck::default());
     loop {
         let hash = reader.hasher.clone();
         let block = reader.block()?;
         let hash = || *hash.finalize().as_bytes();
         let checked = checker.next(&block, &hash);
         for checked in checked.map_err(|source| reader.unusable(source))? {
+            base.next(&checked).map_err(|what| {
+                let offset = block.offset;
+                reader.unusable(SnapshotError::Damaged { offset, what })
+            })?;
             if let Checked::Manifest(manifest) = checked {
                 reader.end(block.offset)?;
                 return Ok(manifest);
@@ -70,6 +76,60 @@ pub fn read_manifest(path: &Path) -> Result<Manifest, FileError> {
         let offset = block.offset;
         reader.unusable(SnapshotError::Damaged { offset, what })
     })
+}
+
+// Checks the state of removed entries that a store may have.
+#[derive(Default)]
+struct BaseCheck {
+    store: Option<StoreId>,
+    parts: Option<PartsCheck>,
+}
+
+impl BaseCheck {
+    // The error says what is wrong.
+    fn next(&mut self, checked: &Checked) -> Result<(), String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        match checked {
+            Checked::Base(manifest) => {
+                let manifest = BaseManifest::of_peer(manifest).map_err(|error| text(&error))?;
+                if Some(manifest.store) != self.store {
+                    return Err("the state of removed entries is of another store".to_owned());
+                }
+                self.parts = Some(PartsCheck::new(manifest));
+                return Ok(());
+            }
+            Checked::Piece(piece, last) => {
+                let parts = self.parts.as_mut().ok_or("a piece without a state")?;
+                return parts.next(piece, *last).map_err(|error| text(&error));
+            }
+            Checked::Entries(_) | Checked::Key(_) => return Ok(()),
+            Checked::Store(_) | Checked::Branch(..) | Checked::Manifest(_) => {}
+        }
+        if let Some(parts) = &self.parts {
+            parts.end().map_err(|error| text(&error))?;
+        }
+        match checked {
+            Checked::Store(store) => {
+                (self.store, self.parts) = (Some(store.genesis.store()), None);
+            }
+            Checked::Branch(author, Some(begin)) => {
+                let anchor = self
+                    .parts
+                    .as_ref()
+                    .and_then(|it| it.manifest().anchor(author));
+                let has = anchor
+                    .is_some_and(|anchor| anchor.seq > begin.anchor.seq || *anchor == begin.anchor);
+                if !has {
+                    let author = author.short();
+                    return Err(format!(
+                        "the log of {author} begins after entries that the state does not have"
+                    ));
+                }
+            }
+            _other => {}
+        }
+        Ok(())
+    }
 }
 
 // A file from which bytes are read in order.

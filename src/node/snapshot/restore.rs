@@ -32,10 +32,10 @@ use crate::{
     protocol::{
         entry::VerifiedEntry,
         frontier::FrontierTip,
-        snapshot::{Checked, Manifest, SnapshotStore},
+        snapshot::{BranchBegin, Checked, Manifest, SnapshotStore},
     },
-    state::State,
-    store::ReadError,
+    state::{BaseManifest, Incoming, IncomingError, State, check_rows},
+    store::{ReadError, base_dir},
 };
 
 /// The key of the node that is made.
@@ -196,6 +196,8 @@ struct OpenStore {
     dir: PathBuf,
     // Bytes of entries that are not durable yet.
     staged: usize,
+    // The state of removed entries, while it comes.
+    base: Option<Incoming>,
 }
 
 impl Stores {
@@ -217,10 +219,20 @@ impl Stores {
                 self.end_store()?;
                 self.begin_store(&store)
             }
-            Checked::Branch(author) => {
+            Checked::Base(manifest) => {
                 let store = self.open.as_mut();
-                store.expect("a branch is of a store: it is checked").branch = Some((author, true));
-                Ok(())
+                let store = store.expect("a state is of a store: it is checked");
+                store.begin_base(&self.disk, &manifest)
+            }
+            Checked::Piece(piece, last) => {
+                let store = self.open.as_mut();
+                let store = store.expect("a piece is of a store: it is checked");
+                store.keep(self.disk.as_ref(), &piece, last)
+            }
+            Checked::Branch(author, begin) => {
+                let store = self.open.as_mut();
+                let store = store.expect("a branch is of a store: it is checked");
+                store.begin_branch(author, begin.as_ref())
             }
             Checked::Entries(entries) => {
                 let store = self.open.as_mut();
@@ -253,6 +265,7 @@ impl Stores {
             id,
             dir,
             staged: 0,
+            base: None,
         });
         let name = self.name(store, &id);
         self.names.insert(name.clone());
@@ -308,6 +321,56 @@ impl Stores {
 }
 
 impl OpenStore {
+    fn begin_base(&mut self, disk: &Arc<dyn Disk>, manifest: &[u8]) -> Result<(), RestoreError> {
+        let manifest = BaseManifest::of_peer(manifest).map_err(|_malformed| {
+            let what = "its manifest is malformed";
+            IncomingError::Unsound { what }
+        })?;
+        let dir = base_dir(&self.dir);
+        let begun = Incoming::begin(disk, dir, None, manifest, &BTreeSet::new());
+        self.base = Some(begun.map_err(IncomingError::from)?);
+        self.next_part(disk.as_ref())
+    }
+
+    fn keep(&mut self, disk: &dyn Disk, piece: &[u8], last: bool) -> Result<(), RestoreError> {
+        if let Some(base) = &mut self.base {
+            base.keep(piece, last)?;
+        }
+        match last {
+            true => self.next_part(disk),
+            false => Ok(()),
+        }
+    }
+
+    // Once all parts have come, the base is put in place.
+    fn next_part(&mut self, disk: &dyn Disk) -> Result<(), RestoreError> {
+        let Some(base) = &mut self.base else {
+            return Ok(());
+        };
+        if base.next_part()?.is_some() {
+            return Ok(());
+        }
+        let finished = base.finish(1, None, check_rows);
+        let finished = finished.map_err(IncomingError::from)?;
+        let placed = finished.commit(disk, &base_dir(&self.dir), None);
+        placed.map_err(IncomingError::from)?;
+        base.end().map_err(IncomingError::from)?;
+        self.base = None;
+        Ok(())
+    }
+
+    fn begin_branch(
+        &mut self,
+        author: Author,
+        begin: Option<&BranchBegin>,
+    ) -> Result<(), RestoreError> {
+        if let Some(begin) = begin {
+            self.logs.begin_late(author, begin)?;
+        }
+        self.branch = Some((author, begin.is_none()));
+        Ok(())
+    }
+
     fn add(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), RestoreError> {
         let (author, is_first) = self.branch.expect("entries are of a branch: it is checked");
         if is_first {

@@ -1,7 +1,7 @@
 //! Blocks: the form of a snapshot file.
 //!
 //! ```text
-//! file    "LATSNAP", version u8 (1); blocks; trailer
+//! file    "LATSNAP", version u8 (2); blocks; trailer
 //! block   kind u8, length of the body u32, body, check 16
 //! trailer offset of the last block u64, "LATSEND", version u8
 //! ```
@@ -11,6 +11,8 @@
 //! | kind | body | |
 //! |---|---|---|
 //! | `s` | `Store` | a store begins |
+//! | `h` | `Base` | first entries of the store were removed: the state that they made |
+//! | `p` | `Piece` | the next bytes of that state |
 //! | `b` | `Branch` | a branch of the store begins |
 //! | `e` | `Entries` | the next entries of the branch |
 //! | `k` | 32 bytes | the node's secret key; once at most, before all stores |
@@ -20,7 +22,10 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::{limits::ENTRY_BYTES_MAX, protocol::snapshot::SnapshotError};
+use crate::{
+    limits::{BASE_MANIFEST_BYTES_MAX, ENTRY_BYTES_MAX},
+    protocol::snapshot::SnapshotError,
+};
 
 /// Bytes at the beginning of a file.
 pub const HEAD_BYTES: usize = 8;
@@ -31,7 +36,7 @@ pub const CHECK_BYTES: usize = 16;
 /// Bytes at the end of a file.
 pub const TRAILER_BYTES: usize = 16;
 /// Bytes of a body: an entry of any size, and more of the usual size. A block with a longer one is
-/// damaged.
+/// damaged, unless it is of kind `h`: those have a limit of their own.
 pub const BODY_BYTES_MAX: usize = ENTRY_BYTES_MAX + (1 << 20);
 /// Bytes of entries after which the next block begins.
 pub const ENTRIES_BYTES: usize = 256 << 10;
@@ -41,6 +46,10 @@ pub const ENTRIES_BYTES: usize = 256 << 10;
 pub enum Kind {
     /// A store begins.
     Store,
+    /// First entries of the store were removed. The state that they made follows.
+    Base,
+    /// The next bytes of that state.
+    Piece,
     /// A branch begins.
     Branch,
     /// The next entries of a branch.
@@ -52,34 +61,30 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Self, u8); 5] = [
-        (Self::Store, b's'),
-        (Self::Branch, b'b'),
-        (Self::Entries, b'e'),
-        (Self::Key, b'k'),
-        (Self::Manifest, b'm'),
+    const ALL: [Self; 7] = [
+        Self::Store,
+        Self::Base,
+        Self::Piece,
+        Self::Branch,
+        Self::Entries,
+        Self::Key,
+        Self::Manifest,
     ];
 
     fn byte(self) -> u8 {
-        let [
-            (_, store),
-            (_, branch),
-            (_, entries),
-            (_, key),
-            (_, manifest),
-        ] = Self::ALL;
         match self {
-            Self::Store => store,
-            Self::Branch => branch,
-            Self::Entries => entries,
-            Self::Key => key,
-            Self::Manifest => manifest,
+            Self::Store => b's',
+            Self::Base => b'h',
+            Self::Piece => b'p',
+            Self::Branch => b'b',
+            Self::Entries => b'e',
+            Self::Key => b'k',
+            Self::Manifest => b'm',
         }
     }
 
     fn of(byte: u8) -> Option<Self> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|(_, it)| *it == byte).map(|(kind, _)| kind)
+        Self::ALL.into_iter().find(|kind| kind.byte() == byte)
     }
 }
 
@@ -115,7 +120,11 @@ impl BlockHead {
         };
         let kind = Kind::of(kind).ok_or_else(|| damaged("no block begins there"))?;
         let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
-        if length > BODY_BYTES_MAX {
+        let length_max = match kind {
+            Kind::Base => BASE_MANIFEST_BYTES_MAX + 16,
+            _other => BODY_BYTES_MAX,
+        };
+        if length > length_max {
             return Err(damaged("the block is longer than any"));
         }
         let rest = length.saturating_add(CHECK_BYTES);
@@ -230,4 +239,4 @@ fn check_of(offset: u64, kind: Kind, body: &[u8]) -> [u8; CHECK_BYTES] {
 
 const HEAD: &[u8; 7] = b"LATSNAP";
 const TRAILER: &[u8; 7] = b"LATSEND";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;

@@ -1,4 +1,7 @@
 //! The check of a snapshot: its blocks in order, each entry authentic and after the one before it.
+//!
+//! A store may lack its first entries. Then the state that they made comes before its branches; it has no
+//! signatures but the one over the whole file. Its bytes are passed on: `state::base` has their form.
 
 use std::mem;
 
@@ -8,11 +11,13 @@ use prost::Message as _;
 use zeroize::Zeroizing;
 
 use crate::{
-    id::{Author, StoreId},
+    id::{Author, EntryId, Seq, StoreId},
     limits::{RUN_ENTRIES_MAX, STORE_NAME_CHARS_MAX},
     protocol::{
+        anchor::Anchor,
         chain::Tip,
         entry::{Entry, EntryError, SignedEntry, VerifiedEntry},
+        hlc::Hlc,
         membership::genesis::Genesis,
         run,
         signed::count_items,
@@ -30,8 +35,13 @@ use crate::{
 pub enum Checked {
     /// A store begins.
     Store(SnapshotStore),
-    /// A branch of this author begins in the store.
-    Branch(Author),
+    /// First entries of the store were removed. These are the bytes of the manifest of their state; its
+    /// pieces follow.
+    Base(Bytes),
+    /// The next bytes of a part of that state; true for the last ones of the part.
+    Piece(Bytes, bool),
+    /// A branch of this author begins in the store, after entries that were removed or not.
+    Branch(Author, Option<BranchBegin>),
     /// The next entries of the branch, each with the time at which it arrived, ms since 1970. Some are
     /// kept back until those that vouch for them have come. May be empty.
     Entries(Vec<(VerifiedEntry, u64)>),
@@ -39,6 +49,19 @@ pub enum Checked {
     Key(Zeroizing<[u8; 32]>),
     /// The end: the file is whole.
     Manifest(Manifest),
+}
+
+/// The place from which on a branch has its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BranchBegin {
+    /// The last entry that was removed.
+    pub anchor: Anchor,
+    /// When it arrived at the node that made the snapshot, ms since 1970.
+    pub arrived_ms: u64,
+    /// Place of the first entry of the branch, which was removed.
+    pub first: Seq,
+    /// The entry before that one, on another branch; `None` when `first` is 1.
+    pub forked_from: Option<EntryId>,
 }
 
 /// A store in a snapshot.
@@ -62,6 +85,10 @@ pub struct SnapshotChecker {
     branch: Option<Branch>,
     // The author of the last branch that has ended in this store.
     ended: Option<Author>,
+    // Whether the store has the state of entries that were removed.
+    has_base: bool,
+    // The last author with a branch in this store that begins late.
+    begun_late: Option<Author>,
     key: Option<Author>,
     is_done: bool,
 }
@@ -72,7 +99,9 @@ struct Branch {
     author: Author,
     // Whether it is not the author's first branch: it may leave another one at any entry.
     is_fork: bool,
+    // The entry before the next one; at first the one after which the branch begins late.
     before: Option<Tip>,
+    is_empty: bool,
     // Entries that are not verified yet, with their arrivals: a run that has not ended, so fewer than
     // RUN_ENTRIES_MAX.
     run: Vec<(Entry, u64)>,
@@ -95,6 +124,8 @@ impl SnapshotChecker {
         let checked = match block.kind {
             Kind::Entries => return self.entries(&block.body).map_err(damaged),
             Kind::Store => self.store(&block.body),
+            Kind::Base => self.base(&block.body),
+            Kind::Piece => self.piece(&block.body),
             Kind::Branch => self.begin_branch(&block.body),
             Kind::Key => self.key(&block.body),
             Kind::Manifest => self.manifest(&block.body, hash),
@@ -120,28 +151,58 @@ impl SnapshotChecker {
         if self.stores.len() >= STORES_MAX {
             return Err("it has more stores than a node can have".to_owned());
         }
-        self.ended = None;
+        (self.ended, self.has_base, self.begun_late) = (None, false, None);
         self.stores.push((store.clone(), 0));
         Ok((rest, Checked::Store(store)))
+    }
+
+    fn base(&mut self, body: &Bytes) -> Result<Next, String> {
+        let message = wire::Base::decode(body.clone()).map_err(|_reason| MALFORMED)?;
+        let is_due = self.is_before_branches() && !self.has_base;
+        let may_have = self.stores.last().is_some_and(|(store, _)| !store.root);
+        if !is_due || !may_have {
+            return Err("a state of removed entries where none is due".to_owned());
+        }
+        self.has_base = true;
+        Ok((None, Checked::Base(message.manifest)))
+    }
+
+    fn piece(&mut self, body: &Bytes) -> Result<Next, String> {
+        let message = wire::Piece::decode(body.clone()).map_err(|_reason| MALFORMED)?;
+        if !self.is_before_branches() || !self.has_base {
+            return Err("a piece of a state where none is due".to_owned());
+        }
+        Ok((None, Checked::Piece(message.piece, message.last)))
+    }
+
+    fn is_before_branches(&self) -> bool {
+        self.branch.is_none() && self.ended.is_none()
     }
 
     fn begin_branch(&mut self, body: &[u8]) -> Result<Next, String> {
         let rest = self.end_branch()?;
         let message = wire::Branch::decode(body).map_err(|_reason| MALFORMED)?;
         let author = Author::from_slice(&message.author).ok_or(MALFORMED)?;
+        let begin = message.begin.map(BranchBegin::of);
+        let begin = begin.map(|begin| begin.ok_or(MALFORMED)).transpose()?;
         if self.stores.is_empty() {
             return Err("a branch before the first store".to_owned());
         }
         if self.ended.is_some_and(|last| author < last) {
             return Err("the branches are not in order".to_owned());
         }
+        if begin.is_some() && (!self.has_base || self.begun_late == Some(author)) {
+            return Err("a branch begins late where none can".to_owned());
+        }
+        self.begun_late = begin.map(|_late| author).or(self.begun_late);
         self.branch = Some(Branch {
             author,
             is_fork: self.ended == Some(author),
-            before: None,
+            before: begin.map(|begin| begin.anchor.into()),
+            is_empty: begin.is_none(),
             run: Vec::new(),
         });
-        Ok((rest, Checked::Branch(author)))
+        Ok((rest, Checked::Branch(author, begin)))
     }
 
     fn entries(&mut self, body: &Bytes) -> Result<Vec<Checked>, String> {
@@ -166,7 +227,7 @@ impl SnapshotChecker {
         let Some(mut branch) = self.branch.take() else {
             return Ok(None);
         };
-        if branch.before.is_none() {
+        if branch.is_empty {
             return Err("a branch without entries".to_owned());
         }
         self.ended = Some(branch.author);
@@ -248,6 +309,7 @@ impl Branch {
             id: entry.id,
             hlc: header.hlc,
         });
+        self.is_empty = false;
         self.run.push((entry, arrived_ms));
         Ok(())
     }
@@ -301,10 +363,59 @@ impl SnapshotStore {
     }
 }
 
+impl BranchBegin {
+    fn message(&self) -> wire::Begin {
+        let Anchor { seq, id, hlc } = self.anchor;
+        let bytes = |id: EntryId| Bytes::copy_from_slice(&id.0);
+        wire::Begin {
+            seq,
+            id: bytes(id),
+            wall_ms: hlc.wall_ms,
+            counter: hlc.counter,
+            arrived_ms: self.arrived_ms,
+            first: self.first,
+            forked_from: self.forked_from.map(bytes).unwrap_or_default(),
+        }
+    }
+
+    fn of(message: wire::Begin) -> Option<Self> {
+        let forked_from = match message.forked_from.len() {
+            0 => None,
+            _given => Some(EntryId::from_slice(&message.forked_from)?),
+        };
+        let anchor = Anchor {
+            seq: message.seq,
+            id: EntryId::from_slice(&message.id)?,
+            hlc: Hlc::new(message.wall_ms, message.counter)?,
+        };
+        let first = message.first;
+        let is_sound = anchor.seq >= first && first > 0 && (first == 1) == forked_from.is_none();
+        is_sound.then_some(Self {
+            anchor,
+            arrived_ms: message.arrived_ms,
+            first,
+            forked_from,
+        })
+    }
+}
+
+/// Returns the body of the block with the state of entries that were removed. `manifest`: as peers get it.
+pub fn base_body(manifest: Bytes) -> Bytes {
+    wire::Base { manifest }.encode_to_vec().into()
+}
+
+/// Returns the body of a block with the next bytes of a part of that state.
+pub fn piece_body(piece: Bytes, last: bool) -> Bytes {
+    wire::Piece { piece, last }.encode_to_vec().into()
+}
+
 /// Returns the body of the block with which a branch of `author` begins.
-pub fn branch_body(author: &Author) -> Bytes {
-    let author = Bytes::copy_from_slice(&author.0);
-    wire::Branch { author }.encode_to_vec().into()
+pub fn branch_body(author: &Author, begin: Option<&BranchBegin>) -> Bytes {
+    let branch = wire::Branch {
+        author: Bytes::copy_from_slice(&author.0),
+        begin: begin.map(BranchBegin::message),
+    };
+    branch.encode_to_vec().into()
 }
 
 /// Returns the body of a block with these encoded entries and the times at which they arrived.

@@ -47,6 +47,8 @@ pub struct Contents {
     pub keys: u64,
     /// Root of the state that the entries make; `None` if the state lacked entries.
     pub state_root: Option<[u8; 32]>,
+    /// Number of earlier entries, which were removed from the logs: their state is there. 0 if none was.
+    pub removed_entries: u64,
 }
 
 impl Manifest {
@@ -115,6 +117,7 @@ impl Contents {
                 .state_root
                 .map(|root| Bytes::copy_from_slice(&root))
                 .unwrap_or_default(),
+            removed_entries: self.removed_entries,
         }
     }
 
@@ -131,6 +134,7 @@ impl Contents {
             entries: message.entries,
             keys: message.keys,
             state_root,
+            removed_entries: message.removed_entries,
         })
     }
 }

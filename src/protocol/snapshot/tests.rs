@@ -5,11 +5,12 @@ use super::{
     Block, BlockHead, Checked, Contents, Manifest, SnapshotChecker, SnapshotError, SnapshotStore,
     SnapshotWriter,
     block::{BLOCK_HEAD_BYTES, HEAD_BYTES, Kind, TRAILER_BYTES, check_head, last_block},
-    check::{branch_body, entries_body},
+    check::{BranchBegin, base_body, branch_body, entries_body, piece_body},
 };
 use crate::{
     id::{Author, EntryId},
     protocol::{
+        anchor::Anchor,
         entry::{
             Header, Op, VerifiedEntry, sign,
             tests::{AUTHOR_A, AUTHOR_B},
@@ -75,6 +76,7 @@ impl Parts {
             entries,
             keys: 1,
             state_root: Some([4; 32]),
+            removed_entries: 0,
         };
         let mut authors = [AUTHOR_A, AUTHOR_B];
         authors.sort_by_key(|secret| author(*secret));
@@ -82,7 +84,7 @@ impl Parts {
         for (of, length) in [(root, 40), (genesis(8), 3)] {
             blocks.push((Kind::Store, store(&of, of == root)));
             for secret in authors {
-                blocks.push((Kind::Branch, branch_body(&author(secret))));
+                blocks.push((Kind::Branch, branch_body(&author(secret), None)));
                 for part in chain(&of, secret, length).chunks(7) {
                     blocks.push((Kind::Entries, body(part)));
                 }
@@ -217,10 +219,10 @@ fn s22_each_flipped_byte_and_each_cut_is_found() {
     assert_eq!(read(b"not one"), Err(SnapshotError::Cut { bytes: 7 }));
     assert_eq!(read(b"not one!"), Err(SnapshotError::NotASnapshot));
     let expected = SnapshotError::Version {
-        version: 2,
-        expected: 1,
+        version: 3,
+        expected: 2,
     };
-    assert_eq!(read(b"LATSNAP\x02 and so on"), Err(expected));
+    assert_eq!(read(b"LATSNAP\x03 and so on"), Err(expected));
 }
 
 // The manifest is signed anew each time: a node that lies, or one whose disk does.
@@ -233,7 +235,7 @@ fn s22_entries_that_do_not_belong_there_are_refused() {
         let mut parts = Parts::new();
         parts.blocks = vec![
             (Kind::Store, store(&root, true)),
-            (Kind::Branch, branch_body(&author(AUTHOR_A))),
+            (Kind::Branch, branch_body(&author(AUTHOR_A), None)),
             (Kind::Entries, body(entries)),
         ];
         parts.manifest.stores.truncate(1);
@@ -282,6 +284,9 @@ fn s22_entries_that_do_not_belong_there_are_refused() {
     for (kind, body) in [
         (Kind::Store, &b"\x0a\x01x"[..]),
         (Kind::Branch, b"\xff"),
+        (Kind::Branch, b"\x12\x00"),
+        (Kind::Base, b"\xff"),
+        (Kind::Piece, b"\xff"),
         (Kind::Entries, b"\x0a\x00"),
         (Kind::Key, b"short"),
     ] {
@@ -307,7 +312,7 @@ fn branches_of_an_author_come_together() {
     let branch = |entries: &[VerifiedEntry]| {
         let of = entries[0].author();
         [
-            (Kind::Branch, branch_body(&of)),
+            (Kind::Branch, branch_body(&of, None)),
             (Kind::Entries, body(entries)),
         ]
     };
@@ -330,4 +335,83 @@ fn branches_of_an_author_come_together() {
     assert_eq!(read(&file(&in_order).file()).unwrap().0, 5);
     let other: Vec<_> = high.iter().chain(&low).copied().collect();
     assert_eq!(refusal(file(&other)), "the branches are not in order");
+}
+
+// Below its beginning a branch has no entries, and the state of these is there, once, before all branches.
+#[test]
+fn a_branch_begins_late_only_after_a_state() {
+    let (root, of) = (genesis(9), genesis(8));
+    let entries = chain(&of, AUTHOR_A, 40);
+    let anchor = &entries[24];
+    let begin = BranchBegin {
+        anchor: Anchor {
+            seq: 25,
+            id: anchor.id,
+            hlc: anchor.header.hlc,
+        },
+        arrived_ms: 5,
+        first: 1,
+        forked_from: None,
+    };
+    let late = |begin: &BranchBegin| (Kind::Branch, branch_body(&author(AUTHOR_A), Some(begin)));
+    let base = (Kind::Base, base_body(Bytes::from_static(b"manifest")));
+    let piece = (Kind::Piece, piece_body(Bytes::from_static(b"piece"), true));
+    let whole = vec![
+        (Kind::Store, store(&of, false)),
+        base.clone(),
+        piece.clone(),
+        piece.clone(),
+        late(&begin),
+        (Kind::Entries, body(&entries[25..])),
+    ];
+    let with = |blocks: &[(Kind, Bytes)], count| {
+        let mut parts = Parts::new();
+        let root = (Kind::Store, store(&root, true));
+        parts.blocks = blocks.iter().cloned().chain([root]).collect();
+        parts.manifest.stores.swap(0, 1);
+        parts.manifest.stores[0].entries = count;
+        parts.manifest.stores[1].entries = 0;
+        parts
+    };
+    assert_eq!(read(&with(&whole, 15).file()).unwrap().0, 15);
+    // Also when there is nothing after it.
+    assert_eq!(read(&with(&whole[..5], 0).file()).unwrap().0, 0);
+
+    let changed = |at: usize, block: Option<(Kind, Bytes)>| {
+        let mut blocks = whole.clone();
+        match block {
+            Some(block) => blocks[at] = block,
+            None => drop(blocks.remove(at)),
+        }
+        refusal(with(&blocks, 15))
+    };
+    let inserted = |at: usize, block: &(Kind, Bytes)| {
+        let mut blocks = whole.clone();
+        blocks.insert(at, block.clone());
+        refusal(with(&blocks, 15))
+    };
+    let wrong = |seq, id| {
+        let anchor = Anchor {
+            seq,
+            id,
+            hlc: anchor.header.hlc,
+        };
+        Some(late(&BranchBegin { anchor, ..begin }))
+    };
+    assert!(changed(4, wrong(24, anchor.id)).contains("entry 26 of"));
+    assert!(changed(4, wrong(25, entries[3].id)).contains("entry 26 of"));
+    assert_eq!(changed(4, wrong(0, anchor.id)), "the block is malformed");
+    let no_state = "a branch begins late where none can";
+    let mut bare = whole.clone();
+    bare.drain(1..4);
+    assert_eq!(refusal(with(&bare, 15)), no_state);
+    assert_eq!(inserted(5, &late(&begin)), no_state, "twice of one author");
+    let not_due = "a state of removed entries where none is due";
+    assert_eq!(inserted(2, &base), not_due, "twice");
+    assert_eq!(inserted(5, &base), not_due, "after a branch");
+    assert_eq!(inserted(0, &base), not_due, "before a store");
+    assert_eq!(changed(0, Some((Kind::Store, store(&root, true)))), not_due);
+    let no_piece = "a piece of a state where none is due";
+    assert_eq!(changed(1, None), no_piece);
+    assert_eq!(inserted(5, &piece), no_piece);
 }

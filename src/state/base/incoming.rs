@@ -87,9 +87,9 @@ pub struct Incoming {
     progress: Progress,
 }
 
-// A part on its way.
+/// A part on its way.
 #[derive(Debug)]
-struct Coming {
+pub(super) struct Coming {
     number: usize,
     file: Arc<dyn DiskFile>,
     // The trailer and the index as far as they have come. Empty once both have.
@@ -424,7 +424,7 @@ impl Incoming {
 }
 
 impl Coming {
-    fn new(file: Arc<dyn DiskFile>) -> Self {
+    pub(super) fn new(file: Arc<dyn DiskFile>) -> Self {
         Self {
             number: 0,
             file,
@@ -438,7 +438,7 @@ impl Coming {
         }
     }
 
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let chunks = self.chunks.as_ref();
         chunks.is_some_and(|chunks| self.chunk == chunks.len())
     }
@@ -451,7 +451,7 @@ impl Coming {
         come + self.come
     }
 
-    fn keep(&mut self, mut piece: &[u8], info: &PartInfo) -> Result<(), IncomingError> {
+    pub(super) fn keep(&mut self, mut piece: &[u8], info: &PartInfo) -> Result<(), IncomingError> {
         if self.chunks.is_none() {
             piece = self.keep_tail(piece, info)?;
         }

@@ -17,6 +17,7 @@ mod incoming;
 mod manifest;
 mod outgoing;
 mod part;
+mod parts_check;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -26,4 +27,5 @@ pub(crate) use builder::{BaseBuilder, Body};
 pub use incoming::{Incoming, IncomingError, Progress};
 pub use manifest::{BaseManifest, ManifestError};
 pub use outgoing::OutgoingPart;
+pub use parts_check::PartsCheck;
 pub(crate) use record::{RecordKey, RecordKind};

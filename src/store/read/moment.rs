@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, Seq},
-    log::{BranchWalk, merge::Span},
+    log::{Branch, BranchWalk, Pruned, merge::Span},
     pace::Pace,
-    protocol::merkle::TreeRoot,
-    state::View,
-    store::{ReadError, Store, writer::command::Command},
+    protocol::{merkle::TreeRoot, snapshot::BranchBegin},
+    state::{Base, Bases, View},
+    store::{OfferedBase, ReadError, Store, writer::command::Command},
 };
 
 /// The logs of a store and its state at one moment.
@@ -21,6 +21,7 @@ use crate::{
 pub struct Moment {
     view: Arc<View>,
     spans: Vec<Span>,
+    base: Option<Arc<Base>>,
     store: Store,
 }
 
@@ -29,6 +30,9 @@ pub struct Moment {
 pub struct MomentBranch {
     /// Author of the branch.
     pub author: Author,
+    /// The place from which on it has its entries; `None` if it has all of them. One branch of an author at
+    /// most has such a place, the first that is returned.
+    pub begin: Option<BranchBegin>,
     walk: BranchWalk,
     // Inclusive.
     through: Seq,
@@ -37,22 +41,44 @@ pub struct MomentBranch {
 
 impl Store {
     /// Returns the store as it is between two groups of writes: all entries in the logs, those that do
-    /// not count among them, and the state that they make.
+    /// not count among them, and the state that they make. Where the logs begin late, a base has the
+    /// state of what was before.
     ///
     /// # Errors
-    /// `Pruned`: the logs do not have all entries any more. `Closed`.
+    /// `Pruned`: entries were removed, and there is no base that has their state: it is damaged. `Closed`.
     pub async fn moment(&self) -> Result<Moment, ReadError> {
         let asked = self.queue.ask(Command::Moment).await;
-        let (view, log) = asked.map_err(|_stopped| ReadError::Closed)?;
-        if let Some(pruned) = self.shared.log.pruned() {
-            return Err(ReadError::Pruned(pruned));
-        }
+        let (view, spans, bases) = asked.map_err(|_stopped| ReadError::Closed)?;
+        let base = base_below(&spans, bases).map_err(ReadError::Pruned)?;
         Ok(Moment {
             view,
-            spans: log,
+            spans,
+            base,
             store: self.clone(),
         })
     }
+}
+
+// Returns the base from which a state can be built with the entries of `spans`, the oldest one: it has
+// the fewest entries that the logs have, too. `None` if the logs have all entries.
+fn base_below(spans: &[Span], bases: Bases) -> Result<Option<Arc<Base>>, Pruned> {
+    let begins = spans.iter().filter_map(|span| {
+        let begin = span.branch.begin?;
+        Some((span.branch.author, begin))
+    });
+    let begins: Vec<_> = begins.collect();
+    let Some(pruned) = Pruned::of(begins.iter().copied()) else {
+        return Ok(None);
+    };
+    let goes_on = |base: &Arc<Base>| {
+        begins.iter().all(|(author, begin)| {
+            let anchor = base.manifest().anchor(author);
+            anchor.is_some_and(|anchor| anchor.seq > begin.anchor.seq || *anchor == begin.anchor)
+        })
+    };
+    let oldest_first = [bases.beginning, bases.newest];
+    let base = oldest_first.into_iter().flatten().find(goes_on);
+    base.map(Some).ok_or(pruned)
 }
 
 impl Moment {
@@ -80,14 +106,36 @@ impl Moment {
         Ok(Some(root?))
     }
 
-    /// Returns the branches, by author and then in the order in which they began here. The state is
-    /// let go.
+    /// Returns the state of the entries before those that the branches have; `None` if they have all.
+    pub fn base(&self) -> Option<OfferedBase> {
+        self.base.clone().map(OfferedBase)
+    }
+
+    /// Returns the branches, by author; of each author one that begins late first, and then in the order in
+    /// which they began here. The state is let go.
     pub fn into_branches(self) -> impl Iterator<Item = MomentBranch> + Send {
-        self.spans.into_iter().map(|span| MomentBranch {
-            author: span.branch.author,
-            walk: span.branch.walk(span.after.saturating_add(1)),
-            through: span.through,
-            is_done: false,
+        let mut spans = self.spans;
+        spans.sort_by_key(|span| (span.branch.author, span.branch.begin.is_none()));
+        spans.into_iter().map(|span| {
+            let Branch {
+                author,
+                begin,
+                first,
+                forked_from,
+                ..
+            } = *span.branch;
+            MomentBranch {
+                author,
+                begin: begin.map(|begin| BranchBegin {
+                    anchor: begin.anchor,
+                    arrived_ms: begin.arrived_ms,
+                    first,
+                    forked_from,
+                }),
+                walk: span.branch.walk(span.after.saturating_add(1)),
+                through: span.through,
+                is_done: span.through <= span.after,
+            }
         })
     }
 }

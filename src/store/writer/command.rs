@@ -13,7 +13,7 @@ use crate::{
         frontier::{Frontier, FrontierTip},
         intake::Bases,
     },
-    state::{Base, StateError, View},
+    state::{self, Base, StateError, View},
     store::{
         IngestError, Ingested, PruneError, RefusedEntry, Repaired, Write, WriteError, Written,
         writer::{install::InstallError, known_acts::Grounds, status::WriterStatus},
@@ -46,7 +46,7 @@ pub(in crate::store) enum Command {
     /// A reader met this damage of a log.
     Damaged(Vec<LogDamage>),
     /// Return the newest view, and the whole logs at the same moment.
-    Moment(oneshot::Sender<(Arc<View>, Vec<Span>)>),
+    Moment(oneshot::Sender<(Arc<View>, Vec<Span>, state::Bases)>),
     /// List the last entry of each hole in the logs.
     Missing(oneshot::Sender<Vec<(Author, FrontierTip)>>),
     /// Return the acts that the members follow from.

@@ -18,7 +18,7 @@ use crate::{
         merge::{Span, whole},
     },
     protocol::{change::Change, entry::VerifiedEntry, intake::Intake, standings::Standings},
-    state::{State, View},
+    state::{Bases, State, View},
     store::{
         Fresh, StoreConfig,
         shared::{BaseReader, published},
@@ -99,9 +99,10 @@ impl Writer {
         self.bus.publish(changes, published);
     }
 
-    /// Returns the newest view, and the logs that it was made of.
-    pub(super) fn moment(&self) -> (Arc<View>, Vec<Span>) {
-        (self.state.reader().view(), whole(self.logs.reader()))
+    /// Returns the newest view, and the logs and the bases that it was made of.
+    pub(super) fn moment(&self) -> (Arc<View>, Vec<Span>, Bases) {
+        let (view, spans) = (self.state.reader().view(), whole(self.logs.reader()));
+        (view, spans, self.base.all())
     }
 
     /// Returns where the newest view stands.

@@ -15,7 +15,7 @@ use lattice::{
 
 const POLICY: fn() -> HistoryPolicy = HistoryPolicy::default;
 
-async fn fill(store: &Store, prefix: &str, entries: u32) {
+pub(super) async fn fill(store: &Store, prefix: &str, entries: u32) {
     for number in 0..entries {
         let key = format!("/{prefix}/{}", number % 10);
         store.put(key, number.to_string()).await.unwrap();
@@ -23,7 +23,7 @@ async fn fill(store: &Store, prefix: &str, entries: u32) {
 }
 
 /// Makes all final that can be, once there is any.
-async fn make_final(peer: &Peer, store: &Store) -> Final {
+pub(super) async fn make_final(peer: &Peer, store: &Store) -> Final {
     until("entries can become final", async || {
         match peer.node.make_final(store, &POLICY(), true).await {
             Ok(made) => made,
@@ -35,7 +35,7 @@ async fn make_final(peer: &Peer, store: &Store) -> Final {
 }
 
 /// Removes final entries, once that is safe.
-async fn prune(peer: &Peer, store: &Store) -> Pruned {
+pub(super) async fn prune(peer: &Peer, store: &Store) -> Pruned {
     until("final entries can be removed", async || {
         match peer.node.prune(store, &POLICY(), true).await {
             Ok(pruned) => pruned,

@@ -11,6 +11,7 @@ use lattice::{
 };
 
 use super::{
+    history::{fill, make_final, prune},
     hostile::attacker::until,
     loopback,
     peer::{Peer, has},
@@ -172,4 +173,64 @@ async fn s22_a_node_that_was_alone_then_does_not_write_either() {
     let refused = node.create_store("new").await;
     assert!(refused.is_err(), "{refused:?}");
     b.stop().await;
+}
+
+// The file has the state of removed entries of several authors. Later ones, which came after it, are
+// removed at the other member, too: what b wrote since comes back as a newer state.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_restored_without_its_first_entries_gets_what_it_lacks() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    let (of_a, of_b) = (a.node.data(), b.node.data());
+    let write = async |prefix: &str| {
+        fill(&of_a, &format!("a/{prefix}"), 30).await;
+        fill(&of_b, &format!("b/{prefix}"), 30).await;
+        has(&of_b, &format!("/a/{prefix}/9"), "29").await;
+        has(&of_a, &format!("/b/{prefix}/9"), "29").await;
+    };
+    write("first").await;
+    make_final(&a, &of_a).await;
+    prune(&b, &of_b).await;
+    write("logged").await;
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("file");
+    let begins = of_b.begins();
+    assert!(begins.len() >= 2, "{begins:?}");
+    snapshot(&b, &file).await;
+    write("since").await;
+    until("all that b wrote is final", async || {
+        make_final(&a, &of_a).await;
+        let last = of_a.finality().last();
+        (last.seq(&b.node.id()) == of_b.frontier().seq(&b.node.id())).then_some(())
+    })
+    .await;
+    prune(&a, &of_a).await;
+    drop((of_b, b.stop().await));
+
+    let dir = tempfile::tempdir().unwrap();
+    let restored = restore(dir.path(), &file, Identity::InSnapshot).await;
+    assert_eq!(restored.differing, [] as [String; 0]);
+    let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+    assert_eq!(node.data().begins(), begins);
+    let b = Peer {
+        net: Net::start(node.clone(), loopback()),
+        node,
+        dir,
+    };
+    let of_b = b.node.data();
+    has(&of_b, "/b/since/9", "29").await;
+    has(&of_b, "/b/first/9", "29").await;
+    let late = until("it may write", async || of_b.put("/late", "b").await.ok()).await;
+    assert!(late.seq > 90, "{late:?}");
+    has(&of_a, "/late", "b").await;
+    for store in [&of_a, &of_b] {
+        assert!(store.status().await.forks.is_empty());
+    }
+    assert_eq!(
+        of_a.root(&[]).await.unwrap().root,
+        of_b.root(&[]).await.unwrap().root
+    );
+    drop((of_a, of_b));
+    b.stop().await;
+    a.stop().await;
 }

@@ -6,21 +6,23 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use lattice::{
     Node, NodeConfig, Store,
     id::Author,
     node::{
-        FileError, Identity, OpenError, OwnData, RestoreError, RestoreOptions, Restored,
-        SnapshotOptions, read_manifest, read_snapshot,
+        FileError, HistoryPolicy, Identity, OpenError, OwnData, RestoreError, RestoreOptions,
+        Restored, SnapshotOptions, read_manifest, read_snapshot,
     },
     protocol::{
         entry::Op,
         membership::genesis::Genesis,
         snapshot::{Checked, Manifest, SnapshotError},
     },
+    store::List,
 };
 
-use crate::support::failing_disk::FailingDisk;
+use crate::support::{failing_disk::FailingDisk, random::Random};
 
 async fn create(dir: &Path) -> Node {
     Node::open(NodeConfig::new(dir).create(true)).await.unwrap()
@@ -416,4 +418,171 @@ async fn s22_a_restore_that_fails_leaves_no_half_of_a_node() {
         }
     }
     assert!(failed > 20, "{failed}");
+}
+
+// Makes all entries of the store final and removes them from the logs.
+async fn end_history(node: &Node, store: &Store) {
+    let policy = HistoryPolicy::default();
+    node.make_final(store, &policy, true)
+        .await
+        .unwrap()
+        .unwrap();
+    node.prune(store, &policy, true).await.unwrap().unwrap();
+}
+
+async fn values(store: &Store) -> Vec<(Bytes, Bytes)> {
+    let items = store.list(List::default()).await.unwrap();
+    let items = items.into_iter();
+    items.map(|item| (item.key, item.value)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_its_first_entries_is_restored_with_their_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    let data = node.data();
+    fill(&data, 40).await;
+    data.put("/big", vec![8; 300_000]).await.unwrap();
+    end_history(&node, &data).await;
+    let mut removed = data.frontier().seq(&node.id());
+    // Without an entry in the log, with some, and with a newer state than the one where the log begins.
+    for round in 0..3 {
+        if round > 0 {
+            fill(&data, 30 + round).await;
+        }
+        if round == 2 {
+            let policy = HistoryPolicy::default();
+            let made = node.make_final(&data, &policy, true).await.unwrap();
+            assert!(made.is_some());
+            data.put("/after", "1").await.unwrap();
+        }
+        let place = Place::new(&snapshot(&node, true).await);
+        let (_entries, manifest) = place.verify().unwrap();
+        let contents = manifest.stores.iter().find(|it| it.id == data.id());
+        let contents = contents.unwrap();
+        let here = data.frontier().seq(&node.id());
+        assert_eq!(contents.removed_entries, removed, "{round}");
+        assert_eq!(contents.entries, here - removed, "{round}");
+
+        let restored = place.restore(Identity::InSnapshot).await.unwrap();
+        assert_eq!(restored.differing, [] as [String; 0], "{round}");
+        let again = Node::open(NodeConfig::new(place.data())).await.unwrap();
+        let theirs = again.data();
+        assert_eq!(values(&theirs).await, values(&data).await, "{round}");
+        let big = data.get(b"/big").await.unwrap();
+        assert_eq!(theirs.get(b"/big").await.unwrap(), big, "{round}");
+        assert_eq!(theirs.frontier(), data.frontier());
+        assert_eq!(theirs.begins(), data.begins());
+        assert_eq!(
+            theirs.state_hash().await.unwrap(),
+            data.state_hash().await.unwrap()
+        );
+        assert!(theirs.verify().await.unwrap().damage.is_empty());
+        // It goes on: it writes, its history ends again, and it is copied again.
+        again.own_log_is_back().unwrap();
+        theirs.put("/more", "1").await.unwrap();
+        end_history(&again, &theirs).await;
+        let second = Place::new(&snapshot(&again, true).await);
+        again.close().await.unwrap();
+        second.restore(Identity::InSnapshot).await.unwrap();
+        let third = Node::open(NodeConfig::new(second.data())).await.unwrap();
+        assert!(third.data().get(b"/more").await.unwrap().is_some());
+        third.close().await.unwrap();
+    }
+    // Each of its files is one of the state now: what the logs began with is gone.
+    end_history(&node, &data).await;
+    removed = data.frontier().seq(&node.id());
+    let place = Place::new(&snapshot(&node, true).await);
+    let manifest = place.verify().unwrap().1;
+    assert!(
+        manifest
+            .stores
+            .iter()
+            .any(|it| it.removed_entries == removed && it.entries == 0)
+    );
+}
+
+// History ends while the file is read: it has what was there when it was begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_are_removed_meanwhile_are_in_the_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    let data = node.data();
+    fill(&data, 10).await;
+    end_history(&node, &data).await;
+    for _round in 0..3 {
+        // More than the parts that are made ahead.
+        for n in 0..12_u8 {
+            data.put("/big", vec![n; 1_000_000]).await.unwrap();
+        }
+        let (expected, begins) = (values(&data).await, data.begins());
+        let options = SnapshotOptions {
+            store: None,
+            with_key: true,
+        };
+        let mut parts = node.snapshot(options).await.unwrap();
+        let mut file = parts.next().await.unwrap().unwrap().to_vec();
+        end_history(&node, &data).await;
+        assert_ne!(data.begins(), begins);
+        while let Some(part) = parts.next().await {
+            file.extend_from_slice(&part.unwrap());
+        }
+        let place = Place::new(&file);
+        place.restore(Identity::InSnapshot).await.unwrap();
+        let again = Node::open(NodeConfig::new(place.data())).await.unwrap();
+        assert_eq!(values(&again.data()).await, expected);
+        assert_eq!(again.data().begins(), begins);
+        again.close().await.unwrap();
+    }
+}
+
+// Any byte that is changed, and any end that is missing, is found before there is a node; so is each failed
+// change of the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn s22_a_damaged_state_of_removed_entries_makes_no_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    let data = node.data();
+    fill(&data, 20).await;
+    end_history(&node, &data).await;
+    fill(&data, 5).await;
+    let file = snapshot(&node, true).await;
+    let mut random = Random::new(7);
+    for _case in 0..200 {
+        let mut bad = file.clone();
+        let at = random.below(bad.len());
+        bad[at] ^= 1 << random.below(8);
+        let place = Place::new(&bad);
+        place.verify().unwrap_err();
+        place.restore(Identity::InSnapshot).await.unwrap_err();
+        assert!(place.is_empty(), "byte {at}");
+        let cut = random.below(file.len());
+        Place::new(&file[..cut]).verify().unwrap_err();
+    }
+    let place = Place::new(&file);
+    let mut failed = 0;
+    for at in 0.. {
+        let failing = FailingDisk::once(at);
+        let mut config = NodeConfig::new(place.data());
+        config.disk = Arc::new(failing.clone());
+        let options = RestoreOptions {
+            file: place.file(),
+            identity: Identity::InSnapshot,
+        };
+        let restored = Node::restore(config, options, |_, _| {}).await;
+        if let Err(_failed) = restored {
+            let opened = Node::open(NodeConfig::new(place.data())).await;
+            assert!(opened.is_err(), "{at}");
+            failed += 1;
+        } else {
+            let again = Node::open(NodeConfig::new(place.data())).await.unwrap();
+            assert_eq!(values(&again.data()).await, values(&data).await, "{at}");
+            again.close().await.unwrap();
+            fs::remove_dir_all(place.data()).unwrap();
+        }
+        if failing.is_whole() {
+            break;
+        }
+    }
+    assert!(failed > 30, "{failed}");
 }

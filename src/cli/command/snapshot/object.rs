@@ -39,6 +39,8 @@ struct Store {
     root: bool,
     private: bool,
     entries: u64,
+    /// Earlier entries, which were removed from the logs; their state is in the file.
+    removed_entries: u64,
     keys: u64,
     /// Absent if the state lacked entries.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +56,7 @@ impl Snapshot {
             root: store.root,
             private: store.private,
             entries: store.entries,
+            removed_entries: store.removed_entries,
             keys: store.keys,
             state_root: store.state_root.map(|root| hex(&root)),
         });
@@ -94,8 +97,15 @@ pub(super) fn print(
     ))?;
     for store in root_first(manifest) {
         let private = if store.private { ", private" } else { "" };
+        let removed = match store.removed_entries {
+            0 => String::new(),
+            removed => format!(
+                " and the state of {}",
+                counted(removed, "earlier one", "earlier ones")
+            ),
+        };
         out.line(&format!(
-            "  {:<16} {}, {}{private}",
+            "  {:<16} {}{removed}, {}{private}",
             escape(store.name.as_bytes()),
             counted(store.entries, "entry", "entries"),
             counted(store.keys, "key", "keys"),

@@ -14,13 +14,11 @@ use crate::cli::{
 
 /// Back up all stores into one file, check it anywhere, restore it
 ///
-/// A snapshot has every entry of the stores as it was signed: values, history, members and proofs. It
-/// is made while the node runs, and checked without a node. Not in it: the files that you write
+/// A snapshot has every entry of the stores as it was signed: values, history, members and proofs. Of
+/// entries that the node has removed (`lattice retention`) it has what they left: keys, values, conflicts. It is made while the node runs, and checked without a node. Not in it: the files that you write
 /// yourself (config.toml, hooks.toml), the positions of consumers and hooks, and, without --with-key,
 /// the secret key of the node. Without that key nobody can write as this node: keep a copy of
 /// identity.key, or of a snapshot made with --with-key, where nobody else can read it.
-///
-/// A store whose older entries were removed (`lattice retention`) cannot be copied yet.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
