@@ -40,7 +40,7 @@ mod waiting;
 mod watermark;
 
 pub use chains::Chains;
-pub use collect::Collection;
+pub use collect::{Collection, Collections};
 pub use drop_check::{BaseState, DropFacts, NotYet, may_drop};
 pub use finality::{Arrival, Fate, Finality};
 pub use policy::{DORMANT_AFTER_MS_MIN, DORMANT_BYTES_MIN, HistoryPolicy};

@@ -14,9 +14,9 @@ use crate::{
     protocol::{
         chain::Tip,
         entry::Parent,
-        finality::{Arrival, Chains, Collection, Fate, Finality},
+        finality::{Arrival, Chains, Collections, Fate, Finality},
         frontier::{Frontier, FrontierTip},
-        heads::{Content, Head, Value},
+        heads::{Content, Head, Heads, Value},
         hlc::Hlc,
         membership::{Members, Standing, acts::Acts},
         placed_act::PlacedAct,
@@ -54,7 +54,6 @@ pub(super) struct Base {
     pub(super) rows: BTreeMap<u8, BTreeSet<(Parent, bool)>>,
     // References by entries below the anchors to others above them, and the key that they supersede.
     pub(super) pairs: BTreeSet<(Parent, u8)>,
-    pub(super) gone: BTreeSet<EntryId>,
 }
 
 #[derive(Debug, Clone)]
@@ -244,13 +243,8 @@ impl Node {
                 view.applied.insert(item.at.id);
             }
         }
-        view.gone = self.collected(&view.acts);
-        view.gone.extend(&self.base.gone);
         view.rows = self.rows(&view.applied);
-        for row in view.rows.values_mut() {
-            row.retain(|(head, _)| !view.gone.contains(&head.id));
-        }
-        view.rows.retain(|_, row| !row.is_empty());
+        view.gone = self.collect(&mut view.rows, &view.acts, &view.finality);
         view
     }
 
@@ -332,24 +326,28 @@ impl Node {
         below
     }
 
-    // Heads that acts collect.
-    fn collected(&self, acts: &[PlacedAct]) -> BTreeSet<EntryId> {
+    // Takes the heads that acts collect. Returns them.
+    fn collect(
+        &self,
+        rows: &mut BTreeMap<u8, BTreeSet<(Parent, bool)>>,
+        acts: &[PlacedAct],
+        finality: &Finality,
+    ) -> BTreeSet<EntryId> {
         let mut gone = BTreeSet::new();
-        for later in acts.iter().filter(|_| self.collects) {
-            let Some(ordered) = later.act.collection() else {
-                continue;
-            };
-            let Some(earlier) = acts.iter().find(|it| it.at.id == ordered.before) else {
-                continue;
-            };
-            let collection = Collection::new(&earlier.act, &later.act);
-            for row in self.rows(&self.below(later.act.anchors())).values() {
-                let heads: Vec<Head> = row.iter().map(head).collect();
-                if collection.takes(&heads) {
-                    gone.extend(heads.iter().map(|head| head.id));
-                }
+        if !self.collects {
+            return gone;
+        }
+        let collections = Collections::join(acts, finality);
+        for row in rows.values_mut() {
+            let heads = Heads::new(row.iter().map(head).collect());
+            if let Some(left) = collections.take_from(&heads) {
+                let left: BTreeSet<EntryId> = left.as_slice().iter().map(|it| it.id).collect();
+                let taken = row.iter().map(|(head, _)| head.id);
+                gone.extend(taken.filter(|id| !left.contains(id)));
+                row.retain(|(head, _)| left.contains(&head.id));
             }
         }
+        rows.retain(|_, row| !row.is_empty());
         gone
     }
 
@@ -371,10 +369,7 @@ impl Node {
             return false;
         }
         let mut rows = self.rows(&ids);
-        for row in rows.values_mut() {
-            row.retain(|(head, _)| !view.gone.contains(&head.id));
-        }
-        rows.retain(|_, row| !row.is_empty());
+        self.collect(&mut rows, &view.acts, &view.finality);
         let mut pairs = self.base.pairs.clone();
         for item in ids.iter().map(|id| &self.data[id]) {
             for parent in &item.parents {
@@ -389,7 +384,6 @@ impl Node {
             tips,
             rows,
             pairs,
-            gone: view.gone.clone(),
         };
         self.data.retain(|id, _| !ids.contains(id));
         self.changed();
