@@ -39,7 +39,7 @@ use crate::{
         store_name::DATA,
         unopened::Unopened,
     },
-    protocol::membership::genesis::Genesis,
+    protocol::{finality::Stability, membership::genesis::Genesis},
     store::{Authority, Store, StoreConfig, WriteError},
 };
 
@@ -144,6 +144,9 @@ pub(super) struct Inner {
     // Held while entries are made final, or removed, across awaits: what the one has found would not hold
     // for the other. No other lock of the node is taken before it.
     pub(super) history: tokio::sync::Mutex<()>,
+    // Of each store the writers that have all of the last act about it. Logs are read while it is held: not
+    // on an event loop.
+    pub(super) stability: Mutex<BTreeMap<StoreId, Stability>>,
     // True while own writes are refused because the node was restored from a snapshot: as long as the
     // directory has the mark. Shared by the stores of the mesh; set by `open`, cleared by
     // `own_log_is_back`.
@@ -259,6 +262,7 @@ impl Node {
             heard,
             histories: Mutex::default(),
             history: tokio::sync::Mutex::default(),
+            stability: Mutex::default(),
             mended,
             restored,
             runtime,

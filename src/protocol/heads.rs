@@ -265,6 +265,11 @@ impl Heads {
         Self::new(heads)
     }
 
+    /// Returns whether the entry `id` is the only head.
+    pub fn is_only(&self, id: &EntryId) -> bool {
+        matches!(self.as_slice(), [head] if head.id == *id)
+    }
+
     /// Returns the heads without the entry `id`, which another one has superseded before it came.
     /// Without that other one, or one that supersedes it, nothing would be left: then they stay as
     /// they are.

@@ -37,7 +37,8 @@ enum Job {
 struct Write {
     layer: Layer,
     // Number of keys in the layer that the file does not have yet.
-    new_keys: u64,
+    // Rows that are added, less those that are removed.
+    new_keys: i64,
     // The encoded row of `FRONTIER`.
     frontier: Vec<u8>,
     lacks: bool,
@@ -97,7 +98,7 @@ impl Flusher {
     pub(super) fn begin(
         &mut self,
         view: &View,
-        new_keys: u64,
+        new_keys: i64,
         notes: Vec<(Vec<u8>, Vec<u8>)>,
         durability: Durability,
     ) {
@@ -183,9 +184,13 @@ impl Write {
         let mut pace = Pace::start();
         {
             let mut heads = write.open_table(HEADS_TABLE)?;
-            let mut added = 0;
+            let mut added: i64 = 0;
             for (key, value) in &self.layer.heads {
                 pace.step();
+                if value.winner().is_none() {
+                    added -= i64::from(heads.remove(key.as_ref())?.is_some());
+                    continue;
+                }
                 let body = encode_heads(value);
                 debug_assert_eq!(
                     decode_heads(&body).as_ref(),
@@ -193,7 +198,7 @@ impl Write {
                     "a row reads as what was written"
                 );
                 let row = row::seal(HEADS, key, body);
-                added += u64::from(heads.insert(key.as_ref(), row.as_slice())?.is_none());
+                added += i64::from(heads.insert(key.as_ref(), row.as_slice())?.is_none());
             }
             // Invariant 5 of `State`. An error and not an assertion: a file that has changed on
             // disk can cause the difference, too.

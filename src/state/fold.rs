@@ -10,9 +10,11 @@ use bytes::Bytes;
 use crate::{
     disk::Disk,
     id::{Author, EntryId, StoreId},
+    limits::SCAN_ROWS,
     protocol::{
         anchor::Anchor,
         entry::{Entry, VerifiedEntry},
+        finality::Collections,
         frontier::Frontier,
         heads::{Before, Content, Head, Heads, Value},
         heads_row::encode_heads,
@@ -93,6 +95,8 @@ impl Fold {
             entries: manifest.map_or(0, |manifest| manifest.entries),
             expired_through_ms: 0,
             counting: None,
+            collections: Arc::default(),
+            is_swept: true,
             has_taken_back: manifest.is_some_and(|manifest| manifest.has_taken_back),
             // Those of a base are not numbered: see `ahead.rs`.
             citers: 0,
@@ -112,6 +116,49 @@ impl Fold {
     /// Notes that `author` has closed its tip `id`.
     pub(crate) fn close_tip(&mut self, author: &Author, id: &EntryId) {
         self.view.close_tip(author, id);
+    }
+
+    /// Takes the heads that `collections` name from up to `limit` rows after the key `after`. Returns the last
+    /// key; `None` at the end of all rows.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(crate) fn sweep(
+        &mut self,
+        collections: &Collections,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Option<Bytes>, StateError> {
+        let rows = self.view.scan(&[], after, limit)?;
+        let mut last = None;
+        for (key, heads) in rows {
+            if let Some(left) = collections.take_from(&heads) {
+                self.view.replace(&key, heads, left);
+            }
+            last = Some(key);
+        }
+        Ok(last)
+    }
+
+    /// Calls `each` with the rows, in order.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`, and the errors of `each`.
+    pub(crate) fn each_row(
+        &self,
+        mut each: impl FnMut(&Bytes, &Heads) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let rows = self.view.scan(&[], after.as_deref(), SCAN_ROWS)?;
+            for (key, heads) in &rows {
+                each(key, heads)?;
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
+                _end => return Ok(()),
+            }
+        }
     }
 
     /// Returns roughly the bytes of memory that the changed rows take.
@@ -148,8 +195,11 @@ impl Fold {
                     changes.insert(record, Change::Value(key.clone(), head.clone()));
                 }
             }
-            let row = encode_heads(heads);
-            changes.insert(RecordKey::new(RecordKind::Heads, key), Change::Is(row));
+            let row = match heads.winner() {
+                Some(_) => Change::Is(encode_heads(heads)),
+                None => Change::None,
+            };
+            changes.insert(RecordKey::new(RecordKind::Heads, key), row);
         }
         for (cause, (seq, entry)) in &layer.causes {
             let body = encode_cause(entry, *seq);

@@ -51,12 +51,16 @@ impl View {
         for ((op, before), cited) in entry.ops.iter().zip(heads).zip(cited) {
             changes.push((!self.is_void(entry, op)).then(|| {
                 let mut after = before.apply(entry, op, &ancestors);
-                if cited {
+                if cited && !(self.has_collected() && after.is_only(&entry.id)) {
                     after = after.without(&entry.id);
+                } else if cited {
+                    // An act took what supersedes it.
+                    after = Heads::default();
                 }
                 if is_taken_back {
                     after = after.take_back(&entry.id).unwrap_or(after);
                 }
+                after = self.collected(after);
                 Staged { before, after }
             }));
         }
@@ -127,6 +131,21 @@ impl View {
         Ok(())
     }
 
+    /// Returns `heads` without those that acts take.
+    pub fn collected(&self, heads: Heads) -> Heads {
+        self.collections.take_from(&heads).unwrap_or(heads)
+    }
+
+    /// Returns whether acts take any heads.
+    pub fn has_collected(&self) -> bool {
+        !self.collections.is_empty()
+    }
+
+    /// Replaces the heads of `key`, which are `before`.
+    pub(super) fn replace(&mut self, key: &Bytes, before: Heads, after: Heads) {
+        self.put(key, &Staged { before, after });
+    }
+
     /// Adds the row of a key that has none.
     pub(super) fn load_heads(&mut self, key: Bytes, heads: Heads) {
         let (before, after) = (Heads::default(), heads);
@@ -151,8 +170,11 @@ impl View {
                 }
             }
         }
-        if change.before.as_slice().is_empty() {
-            self.keys += 1;
+        let is_there = |heads: &Heads| heads.winner().is_some();
+        match (is_there(&change.before), is_there(&change.after)) {
+            (false, true) => self.keys += 1,
+            (true, false) => self.keys = self.keys.saturating_sub(1),
+            (true, true) | (false, false) => {}
         }
         let (heads, key_bytes) = (change.after.clone(), key.len());
         let bytes: usize = heads.as_slice().iter().map(head_bytes).sum();

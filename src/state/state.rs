@@ -16,6 +16,7 @@ use crate::{
     limits::STATE_CACHE_BYTES,
     protocol::{
         entry::{Op, VerifiedEntry, cause::CauseId},
+        finality::Collections,
         frontier::FrontierTip,
         heads::{Before, Heads},
         membership::reserved::Counting,
@@ -50,7 +51,7 @@ use crate::{
 /// 3. One flush at a time: a row is in `recent` until a flush takes it, in `flushing` until the
 ///    file has it, and in `flushed` from then on. No step leaves a row out.
 /// 4. An entry is staged with one list of heads for each op.
-/// 5. A flush adds as many heads rows as keys were counted since the flush before.
+/// 5. A flush adds as many heads rows, less those it removes, as keys were counted since the flush before.
 #[derive(Debug)]
 pub struct State {
     disk: Arc<dyn Disk>,
@@ -153,6 +154,8 @@ impl State {
             entries: counts.entries,
             expired_through_ms: counts.expired_through_ms,
             counting: None,
+            collections: Arc::default(),
+            is_swept: true,
             has_taken_back,
             citers,
             tree: Arc::new(SharedTree::new(store)),
@@ -345,6 +348,46 @@ impl State {
         Ok(changes)
     }
 
+    /// Sets which heads acts take, in the staged view. They are taken from entries that come from now on, and
+    /// from the rows that are there by `sweep`.
+    pub fn set_collections(&mut self, collections: Collections) {
+        self.staged.is_swept = collections.is_empty();
+        self.staged.collections = Arc::new(collections);
+    }
+
+    /// Returns whether acts take just these heads.
+    pub fn has_collections(&self, collections: &Collections) -> bool {
+        *self.staged.collections == *collections
+    }
+
+    /// Returns whether acts take no other heads than those that `collections` take.
+    pub fn takes_at_most(&self, collections: &Collections) -> bool {
+        collections.cover(&self.staged.collections)
+    }
+
+    /// Takes heads from up to `limit` rows after the key `after`, in the staged view. Returns the last key;
+    /// `None` at the end of all rows: then the view is swept.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn sweep(
+        &mut self,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Option<Bytes>, StateError> {
+        let rows = self.staged.scan(&[], after, limit)?;
+        let is_last = rows.len() < limit;
+        let mut last = None;
+        for (key, heads) in rows {
+            if let Some(left) = self.staged.collections.take_from(&heads) {
+                self.staged.replace(&key, heads, left);
+            }
+            last = Some(key);
+        }
+        self.staged.is_swept = is_last;
+        Ok(last.filter(|_| !is_last))
+    }
+
     /// Moves the time through which expiries were reported forward to `ms`, ms since 1970; an
     /// earlier time changes nothing.
     pub fn expire_through(&mut self, ms: u64) {
@@ -424,7 +467,7 @@ impl State {
             Arc::ptr_eq(&self.staged.frontier, &self.shown.view().frontier),
             "(2) only shown rows are flushed"
         );
-        let new_keys = self.staged.keys - self.keys_flushed;
+        let new_keys = self.staged.keys.cast_signed() - self.keys_flushed.cast_signed();
         self.keys_flushed = self.staged.keys;
         self.staged.flushing = std::mem::take(&mut self.staged.recent);
         self.shown.show(Arc::new(self.staged.clone()));

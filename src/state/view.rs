@@ -18,6 +18,7 @@ use crate::{
     limits::EXPIRIES_MS_MAX,
     protocol::{
         entry::{Entry, Op, cause::CauseId},
+        finality::Collections,
         frontier::Frontier,
         heads::Heads,
         membership::reserved::Counting,
@@ -43,7 +44,7 @@ pub struct View {
     pub lacks: bool,
     /// Rises with every view that is shown, and does not go back until the store is closed.
     pub version: u64,
-    /// Number of keys ever written, including keys with a tombstone.
+    /// Number of keys with a row, including keys with a tombstone.
     pub keys: u64,
     /// Number of entries applied.
     pub entries: u64,
@@ -52,6 +53,11 @@ pub struct View {
     /// The reserved ops that count; all others are void. `None` in a store that keeps no members:
     /// no key is reserved there.
     pub counting: Option<Arc<Counting>>,
+    /// The heads that acts take. Those of entries that come are taken at once.
+    pub(super) collections: Arc<Collections>,
+    /// Whether they were taken from all rows. A state that is not swept has other rows than the same entries
+    /// have elsewhere.
+    pub is_swept: bool,
     // True once an entry was taken back.
     pub(super) has_taken_back: bool,
     // Number of entries that cite absent parents: the next one's number.
@@ -85,7 +91,7 @@ impl View {
         counting.is_some_and(|counting| counting.is_void(entry, op))
     }
 
-    /// Returns the heads of `key`; none when it was never written.
+    /// Returns the heads of `key`; none when it was never written, or an act took them.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -120,6 +126,35 @@ impl View {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Heads)>, StateError> {
+        let mut after = after.map(Bytes::copy_from_slice);
+        let mut found: Vec<(Bytes, Heads)> = Vec::new();
+        while found.len() < limit {
+            let page = limit - found.len();
+            let rows = self.scan_layers(prefix, after.as_deref(), page)?;
+            let Some((last, _)) = rows.last() else {
+                break;
+            };
+            after = Some(last.clone());
+            let is_last = rows.len() < page;
+            // Rows without heads were removed since the last flush.
+            found.extend(
+                rows.into_iter()
+                    .filter(|(_, heads)| heads.winner().is_some()),
+            );
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    // Like `scan`, with rows without heads.
+    fn scan_layers(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,

@@ -161,6 +161,8 @@ impl Rows for View {
         newer.extend(self.recent.heads.range::<_, [u8]>(range));
         let mut newer = newer.into_iter().peekable();
         let hash = |heads: &Heads| RowHash::of(&encode_heads(heads));
+        // One without heads was removed since the last flush.
+        let is_there = |heads: &Heads| heads.winner().is_some();
         let mut pace = Pace::start();
         let (go_on, stop) = (ControlFlow::Continue(()), ControlFlow::Break(()));
         let mut is_stopped = false;
@@ -169,7 +171,7 @@ impl Rows for View {
             let mut is_replaced = false;
             while let Some((newer, heads)) = newer.next_if(|(newer, _)| *newer <= key) {
                 is_replaced = newer == key;
-                if !row(newer, &hash(heads)) {
+                if is_there(heads) && !row(newer, &hash(heads)) {
                     is_stopped = true;
                     return Ok(stop);
                 }
@@ -182,7 +184,7 @@ impl Rows for View {
         })?;
         for (key, heads) in newer.filter(|_| !is_stopped) {
             pace.step();
-            if !row(key, &hash(heads)) {
+            if is_there(heads) && !row(key, &hash(heads)) {
                 break;
             }
         }
@@ -201,12 +203,18 @@ mod tests {
         thread,
     };
 
+    use ed25519_dalek::SigningKey;
+
     use super::*;
     use crate::{
         disk::RealDisk,
-        id::StoreId,
+        id::{Author, EntryId, StoreId},
         protocol::{
+            anchors_act::AnchorsAct,
             entry::{Header, Op, VerifiedEntry, sign, tests::AUTHOR_A},
+            finality::{Collection, Collections},
+            frontier::FrontierTip,
+            heads::Content,
             hlc::Hlc,
             merkle::{Levels, StreamRoot, verify},
         },
@@ -266,7 +274,7 @@ mod tests {
                 },
             };
             let ops = keys.into_iter().map(op).collect();
-            let signer = ed25519_dalek::SigningKey::from_bytes(&AUTHOR_A);
+            let signer = SigningKey::from_bytes(&AUTHOR_A);
             sign(&signer, header, ops).unwrap()
         }
     }
@@ -274,6 +282,40 @@ mod tests {
     fn open(dir: &tempfile::TempDir) -> State {
         let path = dir.path().join("state.db");
         State::open(Arc::new(RealDisk), &path, STORE).unwrap().0
+    }
+
+    // Takes the tombstones through some entry from all rows, some pages at a time.
+    fn sweep(state: &mut State, random: &mut Random, last: u64) {
+        let act = |seq| {
+            let author = Author(SigningKey::from_bytes(&AUTHOR_A).verifying_key().to_bytes());
+            let id = EntryId([1; 32]);
+            let anchors = [(author, FrontierTip { seq, id })].into_iter();
+            AnchorsAct::new(1, None, 0, anchors.collect(), None).unwrap()
+        };
+        if last == 0 {
+            return;
+        }
+        let earlier = 1 + random.bits() % last;
+        let collection = Collection::new(&act(earlier), &act(last)).unwrap();
+        let before = state.staged().scan(&[], None, usize::MAX).unwrap();
+        state.set_collections(Collections::one(collection));
+        let mut after: Option<Bytes> = None;
+        while !state.staged().is_swept {
+            after = state
+                .sweep(after.as_deref(), 1 + random.below(300))
+                .unwrap();
+            state.show();
+        }
+        let is_over = |heads: &Heads| {
+            let mut heads = heads.as_slice().iter();
+            heads.all(|head| head.content == Content::Tombstone && head.seq <= earlier)
+        };
+        let left = before.into_iter().filter(|(_, heads)| !is_over(heads));
+        let view = state.reader().view();
+        assert_eq!(
+            view.scan(&[], None, usize::MAX).unwrap(),
+            left.collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -298,6 +340,10 @@ mod tests {
                     5 if !state.is_flushing() => state.flush(Vec::new()),
                     6 => drop(state.finish_flush(random.once_in(2)).unwrap()),
                     7 => kept.push(state.reader().view()),
+                    9 => {
+                        let through = writer.last.as_ref().map_or(0, |last| last.header.seq);
+                        sweep(&mut state, random, through);
+                    }
                     8 if !kept.is_empty() => {
                         let view = kept.swap_remove(random.below(kept.len()));
                         assert_eq!(view.root().unwrap(), scanned(&view));
@@ -318,7 +364,12 @@ mod tests {
             drop((view, kept));
             state.close().unwrap();
             let state = open(&dir);
-            assert_eq!(state.reader().view().root().unwrap(), root, "opened again");
+            let view = state.reader().view();
+            assert_eq!(view.root().unwrap(), root, "opened again");
+            assert_eq!(
+                view.keys,
+                view.scan(&[], None, usize::MAX).unwrap().len() as u64
+            );
         });
     }
 

@@ -21,7 +21,7 @@ impl Store {
     /// `PruneError`. Nothing was removed then, unless it is `Log`.
     #[doc(hidden)]
     pub async fn drop_before(&self, anchors: Frontier) -> Result<Pruning, PruneError> {
-        let folded = self.fold(anchors.clone()).await?;
+        let folded = self.fold(anchors.clone(), None).await?;
         self.drop_through(&folded, anchors).await
     }
 

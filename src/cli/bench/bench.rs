@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{
     bench::{
-        consume, diff, fanout, gossip, heal, hooks, memory, open, past, prune, put, replay,
-        report::Report, root, scratch::Scratch, sync, watch,
+        bootstrap, consume, diff, fanout, gossip, heal, hooks, memory, open, past, prune, put,
+        replay, report::Report, root, scratch::Scratch, sync, watch,
     },
     exit::Failure,
     session::Context,
@@ -27,6 +27,7 @@ Examples:
   lattice bench past                        reads of the past
   lattice bench root                        a hash of the whole state, and proofs of keys
   lattice bench diff                        to find the keys in which two states differ
+  lattice bench bootstrap                   a new member, from a base and from all of history
   lattice bench prune                       entries that are moved from the logs into a base
   lattice bench gossip                      from a put to its event on another node
   lattice bench heal                        from the end of a fault until all are in step
@@ -49,6 +50,7 @@ enum What {
     Root(root::Root),
     Diff(diff::Diff),
     Prune(prune::Prune),
+    Bootstrap(bootstrap::Bootstrap),
     Memory(memory::Memory),
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
@@ -69,6 +71,7 @@ impl Bench {
             What::Root(root) => ("root", root.setup()),
             What::Diff(diff) => ("diff", diff.setup()),
             What::Prune(prune) => ("prune", prune.setup()),
+            What::Bootstrap(bootstrap) => ("bootstrap", bootstrap.setup()),
             What::Memory(memory) => ("memory", memory.setup()),
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
@@ -88,6 +91,7 @@ impl Bench {
             What::Root(root) => root.run(&scratch, &mut report).await,
             What::Diff(diff) => diff.run(&scratch, &mut report).await,
             What::Prune(prune) => prune.run(&scratch, &mut report).await,
+            What::Bootstrap(bootstrap) => bootstrap.run(&scratch, &mut report).await,
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,

@@ -6,6 +6,7 @@
 
 mod baseline;
 mod bench;
+mod bootstrap;
 mod consume;
 mod diff;
 mod error;

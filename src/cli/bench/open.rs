@@ -105,8 +105,18 @@ pub(super) async fn fill(
     ops: usize,
     value_bytes: usize,
 ) -> Result<(), Failure> {
+    fill_keys(store, Keys::new(0, None), entries, ops, value_bytes).await
+}
+
+/// Writes `entries` entries of `ops` puts each to `keys`. The keys of an entry must differ.
+pub(super) async fn fill_keys(
+    store: &Store,
+    mut keys: Keys,
+    entries: usize,
+    ops: usize,
+    value_bytes: usize,
+) -> Result<(), Failure> {
     let value = value(value_bytes);
-    let mut keys = Keys::new(0, None);
     let mut left = entries;
     while left > 0 {
         let count = left.min((GROUP_OPS / ops).max(1));

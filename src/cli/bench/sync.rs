@@ -207,8 +207,8 @@ async fn entries_of(client: &mut Client) -> Result<u64, Failure> {
 /// The result of `join`.
 pub(super) struct Joined {
     entries: usize,
-    // Time from `accepted` to `synced`.
-    took: Duration,
+    /// Time from `accepted` to `synced`.
+    pub(super) took: Duration,
     // Largest number of resident bytes minus the number at `accepted`.
     resident: u64,
 }

@@ -1,13 +1,23 @@
 //! Anchors: the act by which an admin makes entries of a store final.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
 use crate::{
+    id::StoreId,
     node::{
         HistoryError, HistoryPolicy, Node,
         history::{branches::several, facts::Facts},
     },
     protocol::{
-        anchors_act::AnchorsAct, entry::Op, finality::is_act_due, frontier::Frontier,
-        membership::role::Role, placed_act::anchors_key,
+        anchors_act::{ActCollection, AnchorsAct},
+        entry::Op,
+        finality::{Collection, Stability, is_act_due},
+        frontier::Frontier,
+        membership::role::Role,
+        placed_act::anchors_key,
     },
     store::{ReadError, Store, Write},
 };
@@ -42,22 +52,33 @@ impl Node {
             return Err(HistoryError::NotAdmin { role });
         }
         let facts = self.facts(store, policy, now).await?;
-        let (node, of) = (self.clone(), store.clone());
+        let (node, of, acts) = (self.clone(), store.clone(), facts.acts.clone());
         let looking = tokio::task::spawn_blocking(move || node.next_act(&of, &facts, now));
         let next = looking.await.map_err(|_panic| HistoryError::Panicked)??;
-        let Some(next) = next else {
+        let Some((next, ordered)) = next else {
             return Ok(None);
         };
+        // Not after the stamp of its entry: the clock is read before that.
+        let through_ms = store.now_ms();
+        let act = |base| {
+            let (anchors, ordered) = (next.anchors.clone(), ordered.clone());
+            AnchorsAct::new(next.number, base, through_ms, anchors, ordered)
+        };
+        let collection = Collection::of(&act(None)?, acts.iter().map(Arc::as_ref));
         // No base can be made where an author has several final branches. An act without a base makes
         // entries final, and lets nobody remove them.
         let base = match several(&next.anchors) {
             Some(_author) => None,
-            None => Some(store.fold(next.anchors.clone()).await?.base),
+            None => Some(store.fold(next.anchors.clone(), collection).await?.base),
         };
-        // Not after the stamp of its entry: the clock is read before that.
-        let through_ms = store.now_ms();
-        let act = AnchorsAct::new(next.number, base, through_ms, next.anchors.clone(), None)?;
-        self.publish_act(store, &act).await?;
+        self.publish_act(store, &act(base)?).await?;
+        if let Some(ordered) = ordered {
+            // The tombstones of the new act are next.
+            let mut known = self.stability();
+            if known.get(&store.id()).map(Stability::act) == Some(ordered.before) {
+                known.remove(&store.id());
+            }
+        }
         Ok(Some(next))
     }
 
@@ -83,8 +104,9 @@ impl Node {
         store: &Store,
         facts: &Facts,
         now: bool,
-    ) -> Result<Option<Final>, HistoryError> {
+    ) -> Result<Option<(Final, Option<ActCollection>)>, HistoryError> {
         let root = self.root();
+        self.hear(store, facts)?;
         let watermark = facts.grounds().watermark(store.log(), root.log());
         let watermark = watermark.map_err(ReadError::from)??;
         let last = facts.finality.last();
@@ -114,7 +136,62 @@ impl Node {
             anchors,
             bytes,
         };
-        Ok(Some(next))
+        let collection = self.collection(store, facts, &next.anchors)?;
+        Ok(Some((next, collection)))
+    }
+}
+
+impl Node {
+    // Notes the writers that have all of the last act: the tombstones of that one go next.
+    fn hear(&self, store: &Store, facts: &Facts) -> Result<(), HistoryError> {
+        let mut known = self.stability();
+        let acts = || facts.acts.iter();
+        let last = known.remove(&store.id()).filter(|stability| {
+            let mut acts = acts();
+            acts.any(|placed| placed.at.id == stability.act())
+        });
+        let newest = || Some(Stability::new(acts().next()?));
+        let Some(mut stability) = last.or_else(newest) else {
+            return Ok(());
+        };
+        let heard = stability.hear(&facts.grounds(), store.log());
+        known.insert(store.id(), stability);
+        Ok(heard.map_err(ReadError::from)?)
+    }
+
+    fn stability(&self) -> MutexGuard<'_, BTreeMap<StoreId, Stability>> {
+        let known = self.0.stability.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Returns the collection of an act with `anchors`: of the act that all writers have. If some are not
+    // known to have it, that of the last act that ordered one: each act repeats it, so that its base has the
+    // effect of the ones before.
+    fn collection(
+        &self,
+        store: &Store,
+        facts: &Facts,
+        anchors: &Frontier,
+    ) -> Result<Option<ActCollection>, HistoryError> {
+        let acts = || facts.acts.iter().map(Arc::as_ref);
+        let found = match self.stability().get(&store.id()) {
+            Some(stability) => stability.order(&facts.grounds(), anchors, store.log()),
+            None => Ok(None),
+        };
+        let found = found.map_err(ReadError::from)?;
+        let last = acts().find_map(|placed| placed.act.collection()).cloned();
+        // Position of the act whose tombstones go; the newest is first.
+        let age = |ordered: &ActCollection| {
+            let mut acts = acts();
+            acts.position(|placed| placed.at.id == ordered.before)
+        };
+        let by_age = |ordered: Option<ActCollection>| {
+            let ordered = ordered?;
+            Some((age(&ordered)?, ordered))
+        };
+        let found = [by_age(found), by_age(last)].into_iter().flatten();
+        let newest = found.min_by_key(|(age, _ordered)| *age);
+        Ok(newest.map(|(_age, ordered)| ordered))
     }
 }
 

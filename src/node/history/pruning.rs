@@ -13,7 +13,7 @@ use crate::{
         },
     },
     protocol::{
-        finality::{BaseState, Chains, DropFacts, NotYet, may_drop},
+        finality::{BaseState, Chains, Collection, DropFacts, NotYet, may_drop},
         placed_act::PlacedAct,
     },
     store::{FoldedBase, ReadError, Store, consumers::HeldHistory},
@@ -78,7 +78,11 @@ impl Node {
             .filter(|folded| covers(&folded.anchors, &anchors))
         {
             Some(folded) => folded,
-            None => store.fold(anchors.clone()).await?,
+            None => {
+                let acts = facts.acts.iter().map(Arc::as_ref);
+                let collection = Collection::of(&act.act, acts);
+                store.fold(anchors.clone(), collection).await?
+            }
         };
         match base_state(&facts, &folded) {
             BaseState::Durable {

@@ -3,7 +3,7 @@
 //! A tombstone may go once every entry that was written without knowing it is at or below the anchors
 //! of an act. An admin shows this by two acts: all writers have acknowledged the anchors of the
 //! *earlier* one, and what each had written by then is at or below those of the *later* one
-//! ([`Grounds::collection`](super::Grounds::collection)). This is causal stability (Baquero, Almeida and
+//! ([`Stability`](super::Stability)). This is causal stability (Baquero, Almeida and
 //! Shoker, "Pure operation-based replicated data types", 2017), by two acts.
 //!
 //! The rule is about the heads of a key that are at or below the anchors of the later act, by place: if all
@@ -20,7 +20,6 @@ use crate::{
     limits::DRIFT_MS_MAX,
     protocol::{
         anchors_act::AnchorsAct,
-        finality::Finality,
         frontier::{Frontier, FrontierTip},
         heads::{Content, Head, Heads},
         placed_act::PlacedAct,
@@ -112,16 +111,22 @@ impl Collection {
 pub struct Collections(Vec<Collection>);
 
 impl Collections {
-    /// Joins the collections that counting acts about a store order, those of which all anchors have an
-    /// effect: nothing at or below them is missing.
-    pub fn join<'a>(acts: impl IntoIterator<Item = &'a PlacedAct>, finality: &Finality) -> Self {
+    /// Joins the collections that counting acts about a store order: of those acts for which `is_whole` is
+    /// true, because nothing at or below their anchors is missing here.
+    ///
+    /// # Errors
+    /// Those of `is_whole`.
+    pub fn join<'a, E>(
+        acts: impl IntoIterator<Item = &'a PlacedAct>,
+        mut is_whole: impl FnMut(&PlacedAct) -> Result<bool, E>,
+    ) -> Result<Self, E> {
         let acts: Vec<&PlacedAct> = acts.into_iter().collect();
         let mut collections: BTreeMap<_, _> = BTreeMap::new();
         for later in &acts {
-            let mut anchors = later.act.anchors().iter();
-            let is_whole = anchors.all(|(author, tip)| !finality.is_awaited(&author, tip));
             let ordered = Collection::of(&later.act, acts.iter().copied());
-            if let Some(collection) = ordered.filter(|_| is_whole) {
+            if let Some(collection) = ordered
+                && is_whole(later)?
+            {
                 collections.insert(later.at.id, collection);
             }
         }
@@ -131,7 +136,7 @@ impl Collections {
         let kept: Vec<Collection> = all.clone();
         all.retain(|one| !kept.iter().any(|other| is_within(one, other)));
         all.dedup();
-        Self(all)
+        Ok(Self(all))
     }
 
     /// Returns the only collection.

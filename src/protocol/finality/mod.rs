@@ -36,6 +36,7 @@ mod finality;
 mod policy;
 mod proven;
 mod retention;
+mod stability;
 mod waiting;
 mod watermark;
 
@@ -49,6 +50,7 @@ pub use retention::{
     ConsumerHold, DropPoint, Dropping, Lagging, NoRoom, Retention, StorePolicy, has_room,
     is_act_due,
 };
+pub use stability::Stability;
 pub use waiting::{Seen, Waiting};
 pub use watermark::{AckMissing, Grounds, Held, Hold, Watermark};
 

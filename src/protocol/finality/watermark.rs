@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     id::{Author, Seq},
     protocol::{
-        anchors_act::ActCollection,
         finality::{
             chains::Chains,
             finality::Finality,
@@ -17,7 +16,6 @@ use crate::{
         },
         frontier::{Frontier, FrontierTip},
         membership::{Members, role::Role},
-        placed_act::PlacedAct,
     },
 };
 
@@ -273,58 +271,10 @@ impl Grounds<'_> {
         }
         Ok(old)
     }
-
-    /// Returns the collection that an act with `anchors` can order: of the newest act in `acts` of
-    /// which every writer, dormant ones too, has acknowledged all, with each writer's own entries at
-    /// or below `anchors` in the same ack. Then every entry that was written without knowing a
-    /// tombstone of that act is at or below `anchors`.
-    ///
-    /// `acts`: the counting acts about the store, the newest first.
-    ///
-    /// # Errors
-    /// That of `chains`.
-    pub fn collection<'a, C: Chains>(
-        &self,
-        acts: impl IntoIterator<Item = &'a PlacedAct>,
-        anchors: &Frontier,
-        chains: &C,
-    ) -> Result<Option<ActCollection>, C::Error> {
-        let mut writing = BTreeMap::new();
-        for node in writers(self.members) {
-            let heard = self.proven.get(&node).filter(|proven| proven.is_heard());
-            let Some(proven) = heard.filter(|proven| !proven.is_ahead()) else {
-                return Ok(None);
-            };
-            // Otherwise entries that were written before the ack may come after the collection.
-            for own in proven.tips(&node) {
-                if !leads_back(chains, &node, *own, anchors.tips(&node))? {
-                    return Ok(None);
-                }
-            }
-            writing.insert(node, proven);
-        }
-        for placed in acts {
-            let mut has_all = true;
-            for proven in writing.values() {
-                has_all = has_all && proven.has_all(placed.act.anchors(), chains)?;
-            }
-            if has_all {
-                let own = writing.iter().filter_map(|(node, proven)| {
-                    let last = proven.tips(node).last();
-                    last.map(|last| (*node, *last))
-                });
-                return Ok(Some(ActCollection {
-                    before: placed.at.id,
-                    own: own.collect(),
-                }));
-            }
-        }
-        Ok(None)
-    }
 }
 
-// Members that write.
-fn writers(members: &Members) -> impl Iterator<Item = Author> + '_ {
+/// Returns the members that write.
+pub(super) fn writers(members: &Members) -> impl Iterator<Item = Author> + '_ {
     let nodes = members.iter().map(|(node, _)| *node);
     nodes.filter(|node| members.role(node) >= Some(Role::Writer))
 }

@@ -37,8 +37,13 @@ impl Store {
         .await
     }
 
+    /// Returns whether the state has no heads any more that acts take. Soon after such an act it has.
+    pub fn is_swept(&self) -> bool {
+        self.shared.state.view().is_swept
+    }
+
     /// Computes the root of all keys for other nodes, and keeps it for `settled_root`. Returns `None`
-    /// if the state was built again meanwhile: the root may be that of a state which the writer was
+    /// if acts take heads that are still there, or if the state was built again meanwhile: the root may be that of a state which the writer was
     /// about to correct, for example because other members count.
     ///
     /// # Errors
@@ -54,6 +59,9 @@ impl Store {
             })
         });
         let settled = settled.await?;
+        if !self.is_swept() {
+            return Ok(None);
+        }
         // The writer corrects a state in the turn in which it shows it. So it is done when it answers.
         self.missing().await.map_err(|_stopped| ReadError::Closed)?;
         if !self.shared.state.view().is_in_file_of(&settled.mark) {

@@ -303,7 +303,7 @@ impl Actor {
 }
 
 impl Writer {
-    /// Does what is due besides commands: expiries, held entries, the flush.
+    /// Does what is due besides commands: expiries, held entries, collecting, the flush.
     fn maintain(&mut self, limit: &PartLimit<'_>) {
         if self.health.state_error().is_some() {
             if self.flushed_at.elapsed() >= RETRY_EVERY {
@@ -317,6 +317,8 @@ impl Writer {
         if self.intake.next_due_ms().is_some_and(is_due) && !self.health.is_poisoned() {
             self.release_held(now_ms, limit);
         }
+        self.find_collections();
+        self.sweep_some();
         if let Err(error) = self.flush_if_due() {
             self.state_damaged(error);
         }
@@ -333,7 +335,9 @@ impl Writer {
             // Wall clocks jump, so a wait for one is short.
             Duration::from_millis(due_ms.saturating_sub(self.clock.now_ms()).clamp(1, 200))
         });
-        self.flush_due_in().min(clock)
+        self.flush_due_in()
+            .min(clock)
+            .min(self.collecting_idle_for())
     }
 
     // Writes what is in memory, seals the logs, and closes the files.

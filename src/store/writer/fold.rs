@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     disk::Disk,
     id::{Author, StoreId},
+    limits::SCAN_ROWS,
     log::{
         CannotPrune, LogDamage, LogError, LogReader,
         merge::{Merge, Merged, NotHere, spans},
@@ -19,6 +20,7 @@ use crate::{
     protocol::{
         anchor::Anchor,
         entry::Parent,
+        finality::{Collection, Collections},
         fork::{closed_by, takes_back},
         frontier::Frontier,
         heads::{Head, Heads},
@@ -42,6 +44,8 @@ pub(in crate::store) struct Folding<'a> {
     pub(in crate::store) base: Option<Arc<Base>>,
     /// The bases that are in place.
     pub(in crate::store) bases: Bases,
+    /// The heads that the act takes which names the base; `None` if it takes none.
+    pub(in crate::store) collection: Option<Collection>,
 }
 
 impl Folding<'_> {
@@ -105,14 +109,49 @@ impl Folding<'_> {
                 return Err(lacks(&found));
             }
             if fold.bytes() >= FOLD_BYTES_MAX {
-                let base = self.build(fold, number, anchors.clone(), false)?;
-                // The parts of the one before this are in the way.
-                self.bases
-                    .discard_others(self.disk, self.dir, Some(&base))?;
-                fold = Fold::new(self.store, Some(Arc::new(base)));
+                fold = self.go_on(fold, number, &anchors)?;
             }
         }
+        let fold = self.sweep(fold, number, &anchors)?;
         Ok(self.build(fold, number, anchors, true)?)
+    }
+
+    // Takes heads from the rows.
+    fn sweep(
+        &self,
+        mut fold: Fold,
+        number: u64,
+        anchors: &[(Author, Anchor)],
+    ) -> Result<Fold, PruneError> {
+        let Some(collection) = self.collection.clone() else {
+            return Ok(fold);
+        };
+        let (collections, mut after) = (Collections::one(collection), None);
+        let mut pace = Pace::start();
+        loop {
+            pace.step();
+            after = fold.sweep(&collections, after.as_deref(), SCAN_ROWS)?;
+            if after.is_none() {
+                return Ok(fold);
+            }
+            if fold.bytes() >= FOLD_BYTES_MAX {
+                fold = self.go_on(fold, number, anchors)?;
+            }
+        }
+    }
+
+    // Writes the rows so far, and begins with them.
+    fn go_on(
+        &self,
+        fold: Fold,
+        number: u64,
+        anchors: &[(Author, Anchor)],
+    ) -> Result<Fold, PruneError> {
+        let base = self.build(fold, number, anchors.to_vec(), false)?;
+        // The parts of the one before this are in the way.
+        self.bases
+            .discard_others(self.disk, self.dir, Some(&base))?;
+        Ok(Fold::new(self.store, Some(Arc::new(base))))
     }
 
     // The anchors of the base before, and later ones.

@@ -10,6 +10,7 @@
 
 pub(super) mod actor;
 mod apply;
+mod collecting;
 pub(super) mod command;
 mod draft;
 mod expiry;

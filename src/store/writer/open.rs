@@ -22,8 +22,8 @@ use crate::{
         OpenError, Shared, StoreConfig, outbox,
         shared::{BaseReader, base_dir, published},
         writer::{
-            health::Health, install, marks::Marks, membership::Membership, mending::Mending,
-            notes::Notes, rebuild::Sources, writer::Writer,
+            collecting::Collecting, health::Health, install, marks::Marks, membership::Membership,
+            mending::Mending, notes::Notes, rebuild::Sources, writer::Writer,
         },
     },
 };
@@ -119,6 +119,7 @@ pub(in crate::store) fn open(
         counted_by,
         marks,
         health: Health::Well,
+        collecting: Collecting::default(),
         arrived_ms,
         next_expiry_ms: None,
         cuts,
@@ -258,6 +259,22 @@ fn open_with_state(
         &config.dir.join("logs"),
         &known,
     )?;
+    if let Some(base) = &bases.newest {
+        let file = config.disk.open(&path, disk::Open::Existing);
+        let file_bytes = file.and_then(|file| file.len()).map_err(StateError::from)?;
+        let rows_bytes = base
+            .manifest()
+            .bytes()
+            .saturating_add(logs.reader().bytes());
+        if is_oversized(file_bytes, rows_bytes) {
+            let mib = |bytes: u64| bytes >> 20;
+            return Ok(Err(format!(
+                "its file has {} MiB, and what is in it at most {} MiB",
+                mib(file_bytes),
+                mib(rows_bytes)
+            )));
+        }
+    }
     let mut recovered = Vec::new();
     // It is empty and was there: the node died before its first flush.
     let fills = stored.frontier.is_empty() && !logs.reader().all().is_empty();
@@ -347,6 +364,18 @@ fn read_bases(config: &StoreConfig) -> Result<Bases, OpenError> {
     }
 }
 
+// Whether a state file is much larger than its rows need, which the base and the logs have. The file never
+// becomes smaller while it is open.
+fn is_oversized(file_bytes: u64, rows_bytes: u64) -> bool {
+    let usual = rows_bytes.saturating_mul(STATE_FILE_TIMES);
+    file_bytes > usual.saturating_add(STATE_FILE_SLACK_BYTES)
+}
+
+// A state file that was written in the order of the puts has up to 2.5 times the bytes of its rows.
+const STATE_FILE_TIMES: u64 = 3;
+// Less is not worth a start that takes longer.
+const STATE_FILE_SLACK_BYTES: u64 = 64 << 20;
+
 fn begins(config: &StoreConfig) -> Result<Begins, OpenError> {
     Ok(Begins::read(
         config.disk.as_ref(),
@@ -362,5 +391,26 @@ fn is_missing(config: &StoreConfig, path: &Path) -> Result<bool, OpenError> {
             path: path.to_owned(),
             source,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_file_is_built_again_when_most_of_it_is_free() {
+        const MIB: u64 = 1 << 20;
+        for (file_mib, rows_mib, is) in [
+            (0, 0, false),
+            (64, 0, false),
+            (65, 0, true),
+            (364, 100, false),
+            (365, 100, true),
+            (u64::MAX >> 20, u64::MAX >> 20, false),
+        ] {
+            let found = is_oversized(file_mib * MIB, rows_mib * MIB);
+            assert_eq!(found, is, "{file_mib} MiB for {rows_mib} MiB of rows");
+        }
     }
 }

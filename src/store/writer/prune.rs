@@ -171,7 +171,15 @@ impl Writer {
         }
     }
 
-    fn check_applied(&self, author: &Author, anchor: FrontierTip) -> Result<(), PruneError> {
+    /// Checks that the entry of `author` at `anchor`, and what it leads back to, is in the state.
+    ///
+    /// # Errors
+    /// `NotApplied`, `Log`.
+    pub(super) fn check_applied(
+        &self,
+        author: &Author,
+        anchor: FrontierTip,
+    ) -> Result<(), PruneError> {
         let log = self.logs.reader();
         for tip in self.state.staged().frontier.tips(author) {
             if *tip == anchor || log.leads(author, anchor, *tip)? == Some(true) {

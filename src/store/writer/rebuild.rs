@@ -367,6 +367,7 @@ impl Writer {
                 }
                 let is_whole = !state.staged().lacks;
                 self.state = state;
+                self.collect_again();
                 self.find_next_expiry();
                 self.publish_gap();
                 if lacked && is_whole {

@@ -219,6 +219,9 @@ impl Writer {
     }
 
     fn heads_of(&self, keys: &BTreeSet<Bytes>) -> Result<Vec<Heads>, StateError> {
-        keys.iter().map(|key| self.state.heads(key)).collect()
+        // Right after a rebuild no heads are taken from the rows yet.
+        let view = self.state.staged();
+        let heads = |key: &Bytes| Ok(view.collected(self.state.heads(key)?));
+        keys.iter().map(heads).collect()
     }
 }

@@ -23,8 +23,8 @@ use crate::{
         Fresh, StoreConfig,
         shared::{BaseReader, published},
         writer::{
-            health::Health, lookup::WriterLookup, marks::Marks, membership::Membership,
-            mending::Mending, notes::Note, notes::NoteRow,
+            collecting::Collecting, health::Health, lookup::WriterLookup, marks::Marks,
+            membership::Membership, mending::Mending, notes::Note, notes::NoteRow,
         },
     },
 };
@@ -40,6 +40,7 @@ use crate::{
 /// - `rebuild.rs` makes the state again from the logs; `recount.rs` does when other entries count.
 /// - `prune.rs` removes entries from the logs that the state no longer needs; `install.rs` takes a base in
 ///   place of entries that are not here.
+/// - `collecting.rs` takes heads from the state that acts order to go.
 /// - `flush.rs` and `expiry.rs` do what is due with time.
 ///
 /// The thread (`actor.rs`) calls one of them at a time, and nothing is staged in between.
@@ -66,6 +67,7 @@ pub(in crate::store) struct Writer {
     pub(super) marks: Marks,
     pub(super) mending: Mending,
     pub(super) health: Health,
+    pub(super) collecting: Collecting,
     // When the newest entry arrived, ms since 1970. Does not go back when the wall clock does.
     pub(super) arrived_ms: u64,
     // When the next expiry is due, ms since 1970, or before; `None`: there is none.

@@ -96,7 +96,7 @@ async fn drop_some(
     store: &Store,
     (b, c): (Seq, Seq),
 ) -> Result<Pruning, PruneError> {
-    let folded = soon(store.fold(chains.tips(ENTRIES, ENTRIES))).await?;
+    let folded = soon(store.fold(chains.tips(ENTRIES, ENTRIES), None)).await?;
     soon(store.drop_through(&folded, chains.tips(b, c))).await
 }
 

@@ -17,6 +17,7 @@ mod proof;
 mod relay;
 mod restored;
 mod roots;
+mod tombstones;
 
 use std::time::Duration;
 

@@ -548,7 +548,7 @@ async fn s22_a_damaged_state_of_removed_entries_makes_no_node() {
     fill(&data, 5).await;
     let file = snapshot(&node, true).await;
     let mut random = Random::new(7);
-    for _case in 0..200 {
+    for _case in 0..60 {
         let mut bad = file.clone();
         let at = random.below(bad.len());
         bad[at] ^= 1 << random.below(8);

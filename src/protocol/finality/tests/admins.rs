@@ -10,7 +10,7 @@ use crate::{
     id::{Author, EntryId},
     protocol::{
         anchors_act::{ActCollection, AnchorsAct},
-        finality::{Grounds, Proven},
+        finality::{Grounds, Proven, Stability},
         frontier::FrontierTip,
         membership::{
             Members,
@@ -67,18 +67,30 @@ impl World {
             std::cmp::Reverse(<[u8; 8]>::try_from(&id[24..]).unwrap())
         });
         let asks_own = self.rules.asks_own;
+        let known = self.peers.get_mut(&by).unwrap().stability.take();
+        let counts = |known: &Stability| acts.iter().any(|placed| placed.at.id == known.act());
+        let mut known = known.filter(counts);
+        known = known.or_else(|| acts.first().map(Stability::new));
         let act = self.with_grounds(by, |grounds, node| {
+            if let Some(known) = &mut known {
+                let Ok(()) = known.hear(grounds, node);
+            }
             let Ok(watermark) = grounds.watermark(node, &RootChains(node));
             let anchors = watermark.ok()?.anchors;
             if anchors == grounds.finality.last() {
                 return None;
             }
-            let Ok(mut collection) = grounds.collection(&acts, &anchors, node);
+            let mut collection = known.as_ref().and_then(|known| {
+                let Ok(ordered) = known.order(grounds, &anchors, node);
+                ordered
+            });
             if !asks_own && collection.is_none() {
                 collection = Self::careless(grounds, &acts, node);
             }
             AnchorsAct::new(1, None, 0, anchors, collection).ok()
         });
+        let is_ordered = act.as_ref().is_some_and(|act| act.collection().is_some());
+        self.peers.get_mut(&by).unwrap().stability = known.filter(|_| !is_ordered);
         if let Some(act) = act {
             self.met[0] += 1;
             self.met[2] += usize::from(act.collection().is_some());

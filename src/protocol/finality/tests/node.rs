@@ -337,7 +337,10 @@ impl Node {
         if !self.collects {
             return gone;
         }
-        let collections = Collections::join(acts, finality);
+        let Ok(collections) = Collections::join(acts, |later| {
+            let mut anchors = later.act.anchors().iter();
+            Ok::<_, Infallible>(anchors.all(|(author, tip)| !finality.is_awaited(&author, tip)))
+        });
         for row in rows.values_mut() {
             let heads = Heads::new(row.iter().map(head).collect());
             if let Some(left) = collections.take_from(&heads) {
@@ -380,11 +383,7 @@ impl Node {
                 }
             }
         }
-        self.base = Base {
-            tips,
-            rows,
-            pairs,
-        };
+        self.base = Base { tips, rows, pairs };
         self.data.retain(|id, _| !ids.contains(id));
         self.changed();
         self.take_in();

@@ -35,9 +35,9 @@ fn random_schedules_agree() {
     let number = |text: Option<&str>| text.map(|text| text.parse::<u64>().unwrap());
     let seeds = match number(option_env!("SEED")) {
         Some(seed) => seed..seed + 1,
-        None => 0..number(option_env!("SCHEDULES")).unwrap_or(100),
+        None => 0..number(option_env!("SCHEDULES")).unwrap_or(250),
     };
-    let is_short = seeds.end - seeds.start < 100;
+    let is_short = seeds.end - seeds.start < 250;
     let (mut met, mut failed) = ([0; 6], Vec::new());
     for seed in seeds {
         let (result, also) = run(seed);

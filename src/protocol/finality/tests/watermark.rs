@@ -11,7 +11,7 @@ use crate::{
     id::Author,
     protocol::{
         anchors_act::{ActCollection, AnchorsAct},
-        finality::{AckMissing, Finality, Grounds, Held, Hold, Proven, Watermark},
+        finality::{AckMissing, Finality, Grounds, Held, Hold, Proven, Stability, Watermark},
         frontier::{Frontier, FrontierTip},
         membership::{
             Members,
@@ -105,7 +105,7 @@ impl Mesh {
 
     fn collection(&self, acts: &[PlacedAct], anchors: Tips<'_>) -> Option<ActCollection> {
         let anchors = frontier(anchors);
-        let Ok(collection) = self.grounds().collection(acts, &anchors, &self.node);
+        let Ok(collection) = Stability::now(acts, &self.grounds(), &anchors, &self.node);
         collection
     }
 }
@@ -343,6 +343,52 @@ fn collection_needs_all_writers_and_their_own_entries() {
         mesh.proven.insert(author('W'), proven.clone());
         assert_eq!(mesh.collection(&acts, final_now), collection);
     }
+    // W has an entry of R, who wrote when it was a writer: it may not know the tombstone.
+    let of_r = ('R', 1, "r1");
+    mesh.acks('W', &[('W', 5, "w5"), of_r], &[]);
+    assert_eq!(mesh.collection(&acts, final_now), None);
+    let with_r = [final_now[0], of_r];
+    assert_eq!(mesh.collection(&acts, &with_r), of("middle"));
+    mesh.open_forks.insert(author('R'), vec![place(1, "r1")]);
+    assert_eq!(mesh.collection(&acts, final_now), of("middle"));
     let order = AnchorsAct::new(2, None, 0, frontier(final_now), of("middle"));
     assert!(order.is_ok(), "such a collection can be ordered");
+}
+
+// Each writes on, so no ack has all that the others had written by then.
+#[test]
+fn collection_goes_by_what_each_writer_had_when_it_had_all_of_the_act() {
+    let middle = act("middle", &[('W', 3, "w3")]);
+    let mut mesh = Mesh::new(&[('W', 5, "w5")]);
+    mesh.acks('B', &[('W', 2, "w2")], &[]);
+    let mut stability = Stability::new(&middle);
+    let order = |mesh: &Mesh, stability: &Stability, anchors: Tips<'_>| {
+        let Ok(ordered) = stability.order(&mesh.grounds(), &frontier(anchors), &mesh.node);
+        ordered
+    };
+    let Ok(()) = stability.hear(&mesh.grounds(), &mesh.node);
+    assert_eq!(order(&mesh, &stability, &[('W', 5, "w5")]), None);
+    // W goes on before B has the act.
+    mesh.acks('W', &[('W', 6, "w6")], &[]);
+    mesh.acks('B', &[('W', 3, "w3")], &[]);
+    let Ok(()) = stability.hear(&mesh.grounds(), &mesh.node);
+    let acts = std::slice::from_ref(&middle);
+    assert_eq!(mesh.collection(acts, &[('W', 5, "w5")]), None);
+    let own = BTreeMap::from([(author('W'), place(5, "w5"))]);
+    let before = id("middle");
+    let expected = Some(ActCollection { before, own });
+    assert_eq!(order(&mesh, &stability, &[('W', 5, "w5")]), expected);
+    assert_eq!(order(&mesh, &stability, &[('W', 6, "w6")]), expected);
+    assert_eq!(order(&mesh, &stability, &[('W', 4, "w4")]), None);
+    // A new writer is asked, too.
+    let mut entry = root_entry("g4", 'A', 4);
+    let RootItem { acts, prev, .. } = std::rc::Rc::get_mut(&mut entry).unwrap();
+    acts.acts = vec![(author('X'), Act::Grant(Role::Writer))];
+    *prev = Some(place(3, "g3"));
+    mesh.node.receive_root([entry]);
+    mesh.members = mesh.node.view().members.clone();
+    assert_eq!(order(&mesh, &stability, &[('W', 5, "w5")]), None);
+    mesh.acks('X', &[('W', 6, "w6")], &[]);
+    let Ok(()) = stability.hear(&mesh.grounds(), &mesh.node);
+    assert_eq!(order(&mesh, &stability, &[('W', 5, "w5")]), expected);
 }

@@ -19,7 +19,7 @@ use crate::{
         ack::Ack,
         anchors_act::AnchorsAct,
         entry::Parent,
-        finality::{Chains, Proven},
+        finality::{Chains, Proven, Stability},
         frontier::{Frontier, FrontierTip},
         hlc::Hlc,
         membership::{
@@ -57,6 +57,8 @@ pub(super) struct Peer {
     // By member: the latest acks that came here.
     pub(super) acks: BTreeMap<Author, Pair>,
     pub(super) proven: BTreeMap<Author, Proven>,
+    // The writers that have all of the last act, if it is an admin.
+    pub(super) stability: Option<Stability>,
     // Tips that this member must have before it writes: of the store, then of the root store.
     pub(super) needs: Option<(Frontier, Frontier)>,
     // A backup that may be restored.
@@ -135,6 +137,7 @@ impl World {
             node: Node::new(),
             acks: BTreeMap::new(),
             proven: BTreeMap::new(),
+            stability: None,
             needs: None,
             saved: None,
             has_forked: false,

@@ -1,0 +1,134 @@
+//! Collecting: heads that acts take leave the state, some rows at a time between other work.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::{
+        finality::{Collections, Finality},
+        membership::Members,
+        placed_act::PlacedAct,
+    },
+    store::{PruneError, writer::writer::Writer},
+};
+
+/// How far the collecting has come. The state has which heads are taken.
+#[derive(Debug, Default)]
+pub(super) struct Collecting {
+    // The members and anchors by which it was found which heads are taken.
+    members: Option<Arc<Members>>,
+    finality: Option<Arc<Finality>>,
+    // When it was found, if entries that an act makes final were missing.
+    waits_since: Option<Instant>,
+    // The last row that was swept.
+    after: Option<Bytes>,
+}
+
+impl Writer {
+    /// Finds which heads acts take, if that may have changed.
+    pub(super) fn find_collections(&mut self) {
+        if self.config.root || self.membership.is_anyone() {
+            return;
+        }
+        let (members, finality) = (self.membership.members(), self.membership.finality());
+        let known = &self.collecting;
+        let is_same = known
+            .members
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, &members))
+            && known
+                .finality
+                .as_ref()
+                .is_some_and(|it| Arc::ptr_eq(it, &finality));
+        let is_due = known
+            .waits_since
+            .is_some_and(|at| at.elapsed() > LOOK_EVERY);
+        if is_same && !is_due {
+            return;
+        }
+        let mut waits = false;
+        let acts = members.anchors_acts(&self.config.id);
+        let found = Collections::join(acts.map(Arc::as_ref), |act| {
+            let is_whole = self.has_applied(act)?;
+            waits |= !is_whole;
+            Ok::<_, PruneError>(is_whole)
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(store = %self.config.id, %error, "which heads acts take is found later");
+                waits = true;
+                Collections::default()
+            }
+        };
+        self.collecting = Collecting {
+            members: Some(members),
+            finality: Some(finality),
+            waits_since: waits.then(Instant::now),
+            after: None,
+        };
+        if self.state.has_collections(&found) {
+            return;
+        }
+        // Heads that were taken by an act that does not count any more are in the logs, or gone.
+        let takes_less = !self.state.takes_at_most(&found);
+        self.state.set_collections(found);
+        self.state.show();
+        if takes_less {
+            self.rebuild();
+        }
+    }
+
+    // Whether everything that the act makes final is in the state.
+    fn has_applied(&self, act: &PlacedAct) -> Result<bool, PruneError> {
+        if self.state.staged().lacks {
+            return Ok(false);
+        }
+        for (author, anchor) in act.act.anchors().iter() {
+            match self.check_applied(&author, anchor) {
+                Err(PruneError::NotApplied { .. }) => return Ok(false),
+                applied => applied?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes heads from some more rows, until none are left.
+    pub(super) fn sweep_some(&mut self) {
+        if self.state.staged().is_swept {
+            return;
+        }
+        let after = self.collecting.after.take();
+        match self.state.sweep(after.as_deref(), ROWS_AT_ONCE) {
+            Ok(after) => {
+                self.collecting.after = after;
+                self.state.show();
+            }
+            Err(error) => self.state_damaged(error),
+        }
+    }
+
+    /// Returns how long there is nothing to collect, as far as is known.
+    pub(super) fn collecting_idle_for(&self) -> Duration {
+        if !self.state.staged().is_swept {
+            return Duration::ZERO;
+        }
+        let waits = self.collecting.waits_since;
+        waits.map_or(Duration::MAX, |at| LOOK_EVERY.saturating_sub(at.elapsed()))
+    }
+
+    /// Forgets how far it has come: the state is a new one.
+    pub(super) fn collect_again(&mut self) {
+        self.collecting = Collecting::default();
+        self.find_collections();
+    }
+}
+
+// Rows that are looked at while writes wait: about 0.1 ms.
+const ROWS_AT_ONCE: usize = 256;
+// While entries are missing, it is looked this often whether they have come.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
