@@ -17,8 +17,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     id::{Author, StoreId},
     limits::{
-        BIND_AGAIN_MAX, BIND_AGAIN_MIN, DIAL_TIMEOUT, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX,
-        KEY_BYTES_MAX, RELAY_WAIT, REPAIR_SYNC_WAIT,
+        BIND_AGAIN_MAX, BIND_AGAIN_MIN, CLAIMS_AGAIN, DIAL_TIMEOUT, ENDPOINT_CLOSE_WAIT,
+        GOSSIP_BYTES_MAX, KEY_BYTES_MAX, RELAY_WAIT, REPAIR_SYNC_WAIT,
     },
     net::{
         address::Addresses,
@@ -431,7 +431,7 @@ impl Net {
         let mut members = self.0.node.watch_members();
         let mut again = BIND_AGAIN_MIN;
         loop {
-            let mut is_unbound = false;
+            let (mut is_unbound, mut waits) = (false, false);
             let is_mesh = {
                 let (own, members) = (self.0.node.id(), members.borrow_and_update());
                 let is_new = members.role(&own).is_none() && !members.is_removed(&own);
@@ -453,8 +453,11 @@ impl Net {
                             mesh.acknowledge(&store);
                             mesh.announce(&store).await;
                         }
-                        if let Err(error) = mesh.node.confirm_departures().await {
-                            tracing::warn!(%error, "a node that has left was not removed");
+                        match mesh.node.confirm_departures().await {
+                            Ok(is_waiting) => waits = is_waiting,
+                            Err(error) => {
+                                tracing::warn!(%error, "a node that has left was not removed");
+                            }
                         }
                     }
                     Err(error) => {
@@ -471,6 +474,7 @@ impl Net {
                 () = tokio::time::sleep(again), if is_unbound => {
                     again = (again * 2).min(BIND_AGAIN_MAX);
                 }
+                () = tokio::time::sleep(CLAIMS_AGAIN), if waits => {}
             }
         }
     }

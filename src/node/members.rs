@@ -1,12 +1,16 @@
 //! The members of the node's mesh: reading, removing, and marking one as dormant.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
     id::Author,
+    limits::CLAIMS_WAIT_MS_MAX,
     node::{
         error::{NameError, OpenError},
         info::{NodeInfo, check_node_name},
@@ -14,6 +18,7 @@ use crate::{
     },
     protocol::{
         entry::Op,
+        frontier::FrontierTip,
         membership::{
             Departure, Members, MembershipError,
             invite::InviteError,
@@ -38,7 +43,7 @@ pub enum MeshError {
         /// Key of the node.
         node: Author,
     },
-    /// The author has more forks than a removal can name.
+    /// There are more stores than a removal can name.
     #[error(transparent)]
     TooManyTips(#[from] TooManyTips),
     /// The root store could not be written.
@@ -197,35 +202,77 @@ impl Node {
     /// again each that was lowered to reader before, if this node is an admin that outranks it: see
     /// [`Members::departures`]. Durable on return. Does nothing when there is nothing to add.
     ///
+    /// The tips that a node itself named when it left are waited for, for `CLAIMS_WAIT_MS_MAX` at
+    /// most, because an act without them would void what it does not lead back to. Returns whether
+    /// some are still waited for: then call it again later.
+    ///
     /// # Errors
-    /// `TooManyTips`, `Write`.
-    pub async fn confirm_departures(&self) -> Result<(), MeshError> {
+    /// `TooManyTips`, `Read`, `Write`: the first that one of the nodes met; the others are done.
+    pub async fn confirm_departures(&self) -> Result<bool, MeshError> {
         let stores = self.shared_stores();
         let ids = stores.iter().map(Store::id).collect();
+        let (mut waits, mut failed) = (false, Ok(()));
         for departure in self.members().departures(&self.id(), &ids) {
-            let Departure {
-                node,
-                lowered,
-                stores: named,
-                mut tips,
-            } = departure;
-            let root = self.root().id();
-            for store in &stores {
-                let id = store.id();
-                if id == root || named.contains(&id) {
-                    let frontier = store.frontier();
-                    tips.extend(frontier.tips(&node).iter().map(|tip| (id, *tip)));
-                }
+            match self.confirm(departure, &stores).await {
+                Ok(is_done) => waits |= !is_done,
+                Err(error) => failed = failed.and(Err(error)),
             }
-            let tips = Tips::naming(named, tips)?;
-            let act = match lowered {
-                true => Act::Lower(Role::Reader, tips),
-                false => Act::Remove(tips),
-            };
-            let write = put(role_key(&node), act.encode());
-            self.root().write_own(write).await?;
         }
-        Ok(())
+        failed.map(|()| waits)
+    }
+
+    // Returns whether it was done; otherwise tips that the node named are waited for.
+    async fn confirm(&self, departure: Departure, stores: &[Store]) -> Result<bool, MeshError> {
+        let Departure {
+            node,
+            lowered,
+            stores: named,
+            mut tips,
+            left,
+            claims,
+        } = departure;
+        let root = self.root();
+        for store in stores {
+            let id = store.id();
+            let claimed = claims.iter().filter(|(of, _)| *of == id);
+            let claimed: Vec<_> = claimed.map(|(_, tip)| (node, *tip)).collect();
+            if !claimed.is_empty()
+                && !store.lacks(claimed).await?.is_empty()
+                && self.waited_ms(&node, &left).await? < CLAIMS_WAIT_MS_MAX
+            {
+                return Ok(false);
+            }
+            if id == root.id() || named.contains(&id) {
+                let frontier = store.frontier();
+                tips.extend(frontier.tips(&node).iter().map(|tip| (id, *tip)));
+            }
+        }
+        let tips = Tips::naming_longest(named, tips)?;
+        let act = match lowered {
+            true => Act::Lower(Role::Reader, tips),
+            false => Act::Remove(tips),
+        };
+        root.write_own(put(role_key(&node), act.encode())).await?;
+        Ok(true)
+    }
+
+    // How long ago the first of the entries `left` of `node` came, by the clock of this node.
+    async fn waited_ms(
+        &self,
+        node: &Author,
+        left: &BTreeSet<FrontierTip>,
+    ) -> Result<u64, ReadError> {
+        let (root, mut waited_ms) = (self.root(), 0);
+        for tip in left {
+            let entries = root.entries(*node, tip.seq.saturating_sub(1), 1);
+            let entries = entries.await?.into_iter();
+            let arrived = entries.filter(|at| at.entry.id == tip.id);
+            for arrived_ms in arrived.map(|at| at.arrived_ms) {
+                let since_ms = self.clock().now_ms().saturating_sub(arrived_ms);
+                waited_ms = waited_ms.max(since_ms);
+            }
+        }
+        Ok(waited_ms)
     }
 
     /// True when `node` is marked as dormant: away for long, and not waited for.
@@ -255,13 +302,14 @@ impl Node {
 
 // Names `stores`, and in each the tips of `node` that are here.
 fn tips_here(stores: &[Store], node: &Author) -> Result<Tips, MeshError> {
-    let mut tips = Vec::new();
+    let mut tips = BTreeSet::new();
     for store in stores {
         for frontier in [store.frontier(), store.spent()?] {
             tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
         }
     }
-    Ok(Tips::naming(stores.iter().map(Store::id), tips)?)
+    let stores = stores.iter().map(Store::id).collect();
+    Ok(Tips::naming_longest(stores, tips)?)
 }
 
 /// Returns a write of one key that does not expire.

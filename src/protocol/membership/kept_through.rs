@@ -2,9 +2,10 @@
 //!
 //! Each counting removal or lowering of the author names tips in the store. It keeps an entry
 //! that is one of these tips, or that a tip leads back to; without a tip it keeps nothing. An entry is kept if
-//! every removal by others keeps it and, where the author left, one of its own removals does. While
+//! every removal by others keeps it and, where an admin left, one of its own removals does. While
 //! a tip, or the branch between it and the entry, is not here, every entry with a lesser seq than
-//! the tip's is taken to be kept.
+//! the tip's is taken to be kept. So only nodes that are trusted with that may name tips: any other
+//! author could name one that nobody will ever have, and sign what it likes below it.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ use crate::{id::Author, protocol::frontier::FrontierTip};
 pub struct KeptThrough {
     // By other nodes, lowerings too: each must keep an entry.
     pub(super) removals: Vec<BTreeSet<FrontierTip>>,
-    // By the author itself: one must keep it, if there is any.
+    // By the author itself, if it was an admin: one must keep it, if there is any.
     pub(super) leaves: Vec<BTreeSet<FrontierTip>>,
 }
 

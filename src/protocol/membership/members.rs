@@ -110,8 +110,14 @@ pub struct Departure {
     pub lowered: bool,
     /// Stores that the act must name.
     pub stores: BTreeSet<StoreId>,
-    /// Tips that removals name in these stores and in the root store.
+    /// Tips that the act must name: those that acts of other nodes name in these stores and in the root
+    /// store, and the entries by which the node left.
     pub tips: BTreeSet<(StoreId, FrontierTip)>,
+    /// Entries in the root store by which the node left; empty when it was removed or lowered only.
+    pub left: BTreeSet<FrontierTip>,
+    /// Tips in these stores that the node itself named when it left. They may not exist, so the act
+    /// names none of them; before it is added, they are waited for.
+    pub claims: BTreeSet<(StoreId, FrontierTip)>,
 }
 
 /// Whether an author's entries count in a store.
@@ -347,8 +353,7 @@ impl Members {
     /// Returns the acts that `by` is to add, as an admin that outranks the node: a removal of each node
     /// that has left and was removed by nobody else, and one of each removed node for `stores` of which
     /// no removal speaks; a lowering of each node that was lowered to reader, for such stores. With each
-    /// node come the stores that the act must name, and the tips that earlier ones name there and in
-    /// the root store; those that are here are to be joined.
+    /// node come the stores that the act must name, and tips; those that are here are to be joined.
     ///
     /// Without it somebody with the old key of the node could go on adding entries.
     pub fn departures(&self, by: &Author, stores: &BTreeSet<StoreId>) -> Vec<Departure> {
@@ -373,20 +378,29 @@ impl Members {
                 *store == self.root || tips.any(|tips| tips.speaks_of(store))
             };
             let mut unspoken: BTreeSet<StoreId> = stores.clone();
-            unspoken.extend(leaves.iter().flat_map(|leave| leave.tips.stores()));
             unspoken.retain(|store| !is_spoken_of(store));
             if !unspoken.is_empty() || (removals.is_empty() && !lowered) {
                 let named = unspoken.iter().chain([&self.root]).flat_map(|store| {
-                    let removals = member.removals.values().map(|removal| &removal.tips);
+                    let removals = removals.iter().map(|removal| &removal.tips);
                     let lowerings = member.lowerings_to_reader().map(|at| &at.tips);
                     let tips = removals.chain(lowerings.filter(move |_| lowered));
                     let tips = tips.flat_map(move |tips| tips.of(store));
                     tips.map(move |tip| (*store, tip))
                 });
+                let by_itself = leaves.iter().map(|leave| &leave.tips);
+                let left = by_itself.clone().flat_map(|tips| tips.of(&self.root));
+                let claims = unspoken.iter().flat_map(|store| {
+                    let tips = by_itself.clone().flat_map(move |tips| tips.of(store));
+                    tips.map(move |tip| (*store, tip))
+                });
+                let (left, claims): (BTreeSet<_>, _) = (left.collect(), claims.collect());
+                let left_at = left.iter().map(|tip| (self.root, *tip));
                 departures.push(Departure {
                     node: *node,
                     lowered,
-                    tips: named.collect(),
+                    tips: named.chain(left_at).collect(),
+                    left,
+                    claims,
                     stores: unspoken,
                 });
             }
@@ -543,8 +557,9 @@ impl Member {
             let tips = removal.tips.of(store).collect();
             if removal.by == *node {
                 // Otherwise a node that has this leave would refuse the forks by which other nodes know
-                // that the key is spent in the root store.
-                if self.rank.is_some() || store != root {
+                // that the key is spent, or would take in forks without end: the tips are a claim of
+                // the node, and all before one that is not here is taken to be kept.
+                if self.rank.is_some() {
                     kept.leaves.push(tips);
                 }
             } else if store == root || removal.tips.speaks_of(store) {

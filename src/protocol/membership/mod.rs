@@ -19,12 +19,14 @@
 //!   count that the removals by others keep, the first on each branch. A removal of the creator by
 //!   itself is void if no admin would be left, so there is always an admin.
 //! - Kept entries: a removal names tips, or names a store without one. It speaks of the root store,
-//!   and of the stores that it names; a removal of oneself speaks of all stores. Of a removed
+//!   and of the stores that it names; an admin's removal of itself speaks of all stores. Of a removed
 //!   author's entries in a store those count that every removal by others that speaks of the store
-//!   keeps, and that any one of its own removals keeps: each is one of its tips there, or is led
-//!   back to by one. For an admin that left, the tip in the root store is the entry by which it left;
-//!   any other node's removal of itself keeps all that it has in the root store, because nodes that
-//!   take its later forks for [`spent`] have no such removal.
+//!   keeps, and, if it was an admin, that any one of its own removals keeps: each is one of its tips
+//!   there, or is led back to by one. The tip in the root store is the entry by which it left. Any
+//!   other node's removal of itself keeps all that it has: it ends the membership, and an admin that
+//!   confirms it ends the rest. If it kept only what it names, nodes that have it would refuse forks
+//!   by which other nodes take the key for [`spent`]; if it kept that of a spent key, one tip that
+//!   nobody has would let in forks without end.
 //! - Lowering: a lowering counts against the nodes that a removal would count against, but never
 //!   against its author, and is final: the node has at most that role for ever. It names tips as a
 //!   removal does. Of the node's acts those count that its tips in the root store keep. If it leaves
@@ -34,8 +36,9 @@
 //!
 //! It follows that somebody with the old key of a node that left can add to what it granted, and
 //! never void it: a forged branch with a removal of its own only adds. An admin that outranks the
-//! node removes it once more, with the tips that its removals name and those that are here
-//! (`Node::confirm_departures`); then nothing can be added either.
+//! node removes it once more, with the entries by which it left and all tips that are here
+//! (`Node::confirm_departures`); then nothing can be added either. Tips that only the node itself
+//! named are waited for and not named again, so that it cannot keep a way in.
 //!
 //! It follows that of two admins who remove each other the better ranked stays, and that grants
 //! which a removed admin made after its tips are void. If an admin removes a writer that a better

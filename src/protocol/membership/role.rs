@@ -12,7 +12,12 @@
 //! a value that expires, a value in any other form. Tips are sorted by store, then seq, then entry,
 //! and are at most `TIPS_MAX`. Whether an act counts is up to the evaluation of the members.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use bytes::Bytes;
 
@@ -134,6 +139,31 @@ impl Tips {
             });
         }
         Ok(Self(tips))
+    }
+
+    /// Creates a set of tips as [`naming`](Self::naming) does. Of more than fit it has those of the
+    /// longest branches, at least one in each store that has any: a node that has forked more often than
+    /// that can be removed, too.
+    ///
+    /// # Errors
+    /// `TooManyTips` above `TIPS_MAX` stores.
+    pub fn naming_longest(
+        stores: BTreeSet<StoreId>,
+        tips: BTreeSet<(StoreId, FrontierTip)>,
+    ) -> Result<Self, TooManyTips> {
+        let mut by_store: BTreeMap<StoreId, Vec<FrontierTip>> = BTreeMap::new();
+        for (store, tip) in tips {
+            by_store.entry(store).or_default().push(tip);
+        }
+        let mut longest = Vec::new();
+        for (store, mut tips) in by_store {
+            tips.sort_by_key(|tip| Reverse(tip.seq));
+            let places = tips.into_iter().enumerate();
+            longest.extend(places.map(|(place, tip)| (place, Reverse(tip.seq), (store, tip))));
+        }
+        longest.sort_by_key(|(place, seq, _tip)| (*place, *seq));
+        longest.truncate(TIPS_MAX.saturating_sub(stores.len()));
+        Self::naming(stores, longest.into_iter().map(|(_, _, tip)| tip))
     }
 
     /// Returns the tips in `store`, sorted by seq, then id.
@@ -304,6 +334,31 @@ mod tests {
         assert_eq!(Act::Remove(Tips::default()).encode(), "removed");
         let lowered = Act::Lower(Role::Reader, Tips::naming([STORE_1], []).unwrap());
         assert_eq!(lowered.encode(), format!("lowered reader\n{STORE_1}"));
+    }
+
+    // Otherwise a node that had forked that often could be removed by nobody.
+    #[test]
+    fn removal_of_a_node_with_too_many_branches_names_the_longest() {
+        let number = |at: usize| FrontierTip {
+            seq: 5 + at as u64,
+            id: EntryId(*blake3::hash(&at.to_le_bytes()).as_bytes()),
+        };
+        let forks = (0..TIPS_MAX + 5).map(|at| (STORE_1, number(at)));
+        let tips: BTreeSet<_> = forks.chain([(STORE_2, tip(1, 1))]).collect();
+        let stores = BTreeSet::from([STORE_1, STORE_2, StoreId([3; 16])]);
+        assert!(Tips::naming(stores.clone(), tips.clone()).is_err());
+        let named = Tips::naming_longest(stores.clone(), tips).unwrap();
+        assert_eq!(named.stores(), stores);
+        assert_eq!(named.of(&STORE_2).collect::<Vec<_>>(), [tip(1, 1)]);
+        let kept: BTreeSet<Seq> = named.of(&STORE_1).map(|tip| tip.seq).collect();
+        assert_eq!(kept.len(), TIPS_MAX - 4);
+        let shortest = number(TIPS_MAX + 5 - kept.len()).seq;
+        assert_eq!(kept.first(), Some(&shortest));
+        assert!(Act::decode(&Act::Remove(named).encode()).is_some());
+
+        let few = BTreeSet::from([(STORE_1, tip(3, 3)), (STORE_1, tip(2, 2))]);
+        let named = Tips::naming_longest(BTreeSet::from([STORE_1]), few.clone());
+        assert_eq!(named, Tips::naming([STORE_1], few));
     }
 
     #[test]

@@ -11,8 +11,8 @@
 //!
 //! A node can remove itself by an entry of its own, in the root store. Another node may get that entry
 //! before the forks, or never, because it has the forks and takes in no more of that key. Both must
-//! count the same. So the removal of a node by itself keeps all that the node has in the root store,
-//! unless the node is an admin (`Member::kept_through`).
+//! count the same. So the removal of a node by itself keeps all that the node has, in all stores,
+//! and ends no spending, unless the node is an admin (`Member::kept_through`).
 //!
 //! Forks below an anchor are void and count as none (`Finality::forks`): a node that got the anchor
 //! first never took them in. So an anchor can end that a key is spent; nothing else does.

@@ -13,6 +13,7 @@ mod hostile;
 mod intake;
 mod late_parents;
 mod laws;
+mod leaving;
 mod membership;
 mod removal;
 mod reserved;

@@ -100,6 +100,8 @@ fn removal_cuts_nothing_in_stores_that_it_does_not_name() {
         lowered: false,
         stores: BTreeSet::from([other]),
         tips: BTreeSet::from([(ROOT, at(1, 9))]),
+        left: BTreeSet::new(),
+        claims: BTreeSet::new(),
     };
     assert_eq!(members.departures(&CREATOR, &open), [departure]);
     let removal = Act::Remove(Tips::naming([other], [(ROOT, at(1, 9))]).unwrap());
@@ -110,26 +112,36 @@ fn removal_cuts_nothing_in_stores_that_it_does_not_name() {
 }
 
 // Two admins confirm a leave, and one of them has fewer of the node's entries. By its own tips alone
-// it would void entries that were acknowledged.
+// it would void entries that were acknowledged, so each waits until it has the tips that the leave
+// names. They are not named without that: they may not exist, and an act that names them would let
+// somebody with the old key add entries for ever.
 #[test]
-fn stale_confirmation_voids_nothing_that_the_leave_names() {
+fn stale_confirmation_waits_for_what_the_leave_names() {
     let mut story = Story::default();
     story.found(NODE_X, Writer);
     let a = story.found(NODE_A, Admin);
-    story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
+    let named = remove(NODE_X, &[(STORE, at(9, 9)), (StoreId([9; 16]), at(1, 1))]);
+    let left = story.write(NODE_X, &[], &[named]);
     let members = story.members();
     let open = BTreeSet::from([STORE]);
-    for (by, own) in [(CREATOR, at(9, 9)), (NODE_A, at(5, 5))] {
+    for by in [CREATOR, NODE_A] {
         let departures = members.departures(&by, &open);
-        let [Departure { tips, stores, .. }] = departures.as_slice() else {
-            panic!("{departures:?}")
+        let departure = Departure {
+            node: NODE_X,
+            lowered: false,
+            stores: open.clone(),
+            tips: BTreeSet::from([(ROOT, left)]),
+            left: BTreeSet::from([left]),
+            claims: BTreeSet::from([(STORE, at(9, 9))]),
         };
-        let joined = tips.iter().copied().chain([(STORE, own)]);
-        let removal = Act::Remove(Tips::naming(stores.clone(), joined).unwrap());
+        assert_eq!(departures, [departure]);
+        let joined = [(ROOT, left), (STORE, at(9, 9))];
+        let removal = Act::Remove(Tips::naming([], joined).unwrap());
         let cites: &[EntryId] = if by == CREATOR { &[] } else { &[a] };
         story.write(by, cites, &[(NODE_X, removal)]);
     }
     let members = story.members();
+    assert_eq!(members.departures(&CREATOR, &open), []);
     let Standing::Through(kept) = members.standing(&STORE, &NODE_X) else {
         panic!("it has left")
     };

@@ -59,7 +59,7 @@ fn b3_key_spent_in_the_root_store_is_spent_in_all() {
 fn b3_key_spent_in_another_store_is_spent_there() {
     let mut story = Story::default();
     story.found(NODE_X, Writer);
-    story.found(NODE_A, Admin);
+    let a = story.found(NODE_A, Admin);
     let members = story.members();
     for node in [NODE_X, NODE_A, CREATOR] {
         let standing = members.standing_with(&STORE, &node, true);
@@ -71,16 +71,24 @@ fn b3_key_spent_in_another_store_is_spent_there() {
     assert_eq!(in_root(NODE_X), Standing::Spent);
     assert_eq!(in_root(NODE_A), Standing::Counts);
     assert_eq!(in_root(CREATOR), Standing::Counts);
-    // A leave speaks of all stores, and every node has it.
+    // Whoever leaves names tips that may not exist, so only an admin's leave ends it.
     story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
+    story.write(NODE_A, &[a], &[remove(NODE_A, &[(STORE, at(9, 9))])]);
     let members = story.members();
+    for store in [STORE, ROOT] {
+        assert_eq!(
+            members.standing_with(&store, &NODE_X, true),
+            Standing::Spent
+        );
+        let everything = Standing::Through(KeptThrough::default());
+        assert_eq!(members.standing(&store, &NODE_X), everything);
+    }
     let kept = KeptThrough {
         leaves: vec![BTreeSet::from([at(9, 9)])],
         ..KeptThrough::default()
     };
-    let standing = members.standing_with(&STORE, &NODE_X, true);
+    let standing = members.standing_with(&STORE, &NODE_A, true);
     assert_eq!(standing, Standing::Through(kept));
-    assert_eq!(members.standing_with(&ROOT, &NODE_X, true), Standing::Spent);
 }
 
 #[test]
@@ -112,8 +120,11 @@ fn b3_branches_are_taken_in_until_the_key_is_spent() {
     assert_eq!(standings.of(&ROOT, &NODE_X), Standing::Counts);
     assert_eq!(standings.of(&STORE, &NODE_A), Standing::Counts);
 
-    // A removal keeps entries also of branches that come later.
+    // A removal by an admin keeps entries also of branches that come later, a leave does not.
     story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
+    standings.members = story.members().into();
+    assert!(!standings.takes_branch(&STORE, &NODE_X, more));
+    story.write(CREATOR, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
     standings.members = story.members().into();
     assert!(standings.takes_branch(&STORE, &NODE_X, more));
 }
