@@ -394,7 +394,10 @@ const BYTES_MAX: u64 = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::RealDisk;
+    use crate::{
+        disk::RealDisk,
+        support::mutator::{Corpus, fuzz},
+    };
 
     fn begins() -> Begins {
         let row = |n: u8, forked_from| BeginRow {
@@ -448,6 +451,26 @@ mod tests {
         assert_eq!(&bytes[..9], b"LBEG\x01\x03\0\0\0");
         let hash = blake3::hash(&bytes).to_hex();
         assert_eq!(&hash[..16], "6e3b2f6ad750810b");
+    }
+
+    #[test]
+    fn s9_rows_with_a_right_hash() {
+        let sealed = |body: &[u8]| [body, blake3::hash(body).as_bytes()].concat();
+        let body = |begins: Begins| {
+            let mut bytes = begins.encode();
+            bytes.truncate(bytes.len() - 32);
+            bytes
+        };
+        let corpus = Corpus::new([body(begins()), body(Begins::default())]);
+        fuzz(&corpus, |input| {
+            let bytes = sealed(input);
+            let Ok(begins) = Begins::decode(&bytes) else {
+                return false;
+            };
+            assert!(begins.0.len() * 145 <= bytes.len());
+            assert_eq!(begins.encode(), bytes, "there is one file");
+            true
+        });
     }
 
     #[test]

@@ -153,6 +153,25 @@ const BYTES_MAX: usize = 16 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::mutator::{Corpus, fuzz};
+
+    #[test]
+    fn s9_list_with_a_right_hash() {
+        let body = |voids: Vec<(Author, u32)>| {
+            let mut bytes = Voids(voids).encode();
+            bytes.truncate(bytes.len() - 32);
+            bytes
+        };
+        let two = vec![(Author([1; 32]), 0), (Author([2; 32]), 77)];
+        fuzz(&Corpus::new([body(two), body(Vec::new())]), |input| {
+            let bytes = [input, blake3::hash(input).as_bytes()].concat();
+            let Some(voids) = Voids::decode(&bytes) else {
+                return false;
+            };
+            assert_eq!(voids.encode(), bytes, "there is one file");
+            true
+        });
+    }
 
     #[test]
     fn list_is_read_as_it_was_written_and_any_other_byte_is_found() {

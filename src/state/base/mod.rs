@@ -13,6 +13,8 @@
 mod base;
 mod builder;
 mod chunk;
+#[cfg(test)]
+mod fuzz;
 mod incoming;
 mod manifest;
 mod outgoing;

@@ -14,6 +14,7 @@
 
 mod disk;
 mod entries;
+mod history;
 mod intake;
 mod machines;
 mod members;
