@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use lattice::{
     id::{Author, EntryId, StoreId},
-    limits::{BASE_FLOOR_BYTES, BASE_FLOOR_MS, BASE_LAST_MAX_MS, SEQ_MAX, STAMP_MS_MAX},
+    limits::{
+        BASE_FLOOR_BYTES, BASE_FLOOR_MS, BASE_LAST_MAX_MS, BASE_MANIFEST_BYTES_MAX, SEQ_MAX,
+        STAMP_MS_MAX,
+    },
     protocol::{
         anchors_act::{ActBase, ActCollection, AnchorsAct, BaseHash},
         finality::{
@@ -110,6 +113,7 @@ fn manifest(names: [&str; 2]) -> Vec<u8> {
         entries: 10,
         keys: 9,
         state_root,
+        removed_entries: 7 * u64::from(number - 1),
     };
     let manifest = Manifest {
         created_ms: 1_700_000_000_000,
@@ -145,7 +149,14 @@ fn s22_manifest_of_a_snapshot() {
 #[test]
 fn s22_block_of_a_snapshot() {
     let offset = lattice::protocol::snapshot::block::HEAD_BYTES as u64;
-    let kinds = [Kind::Store, Kind::Branch, Kind::Entries, Kind::Key];
+    let kinds = [
+        Kind::Store,
+        Kind::Base,
+        Kind::Piece,
+        Kind::Branch,
+        Kind::Entries,
+        Kind::Key,
+    ];
     let blocks = kinds.map(|kind| {
         let (mut writer, _head) = SnapshotWriter::begin();
         writer.block(kind, b"what it has in it").to_vec()
@@ -157,7 +168,7 @@ fn s22_block_of_a_snapshot() {
         let Ok(head) = BlockHead::decode(offset, *head) else {
             return false;
         };
-        assert!(head.rest <= BODY_BYTES_MAX + CHECK_BYTES);
+        assert!(head.rest <= BODY_BYTES_MAX.max(BASE_MANIFEST_BYTES_MAX + 16) + CHECK_BYTES);
         let Some(rest) = rest.get(..head.rest) else {
             return false;
         };
