@@ -202,9 +202,9 @@ impl Node {
     /// again each that was lowered to reader before, if this node is an admin that outranks it: see
     /// [`Members::departures`]. Durable on return. Does nothing when there is nothing to add.
     ///
-    /// The tips that a node itself named when it left are waited for, for `CLAIMS_WAIT_MS_MAX` at
-    /// most, because an act without them would void what it does not lead back to. Returns whether
-    /// some are still waited for: then call it again later.
+    /// In a store in which a node itself named tips when it left, these are waited for, for
+    /// `CLAIMS_WAIT_MS_MAX` at most, because an act without them would void what it does not lead back to.
+    /// Returns whether some are still waited for: then call it again later.
     ///
     /// # Errors
     /// `TooManyTips`, `Read`, `Write`: the first that one of the nodes met; the others are done.
@@ -221,17 +221,18 @@ impl Node {
         failed.map(|()| waits)
     }
 
-    // Returns whether it was done; otherwise tips that the node named are waited for.
+    // Returns whether it was done for all stores; in others tips that the node named are waited for.
     async fn confirm(&self, departure: Departure, stores: &[Store]) -> Result<bool, MeshError> {
         let Departure {
             node,
             lowered,
-            stores: named,
+            stores: mut named,
             mut tips,
             left,
             claims,
+            is_confirmed,
         } = departure;
-        let root = self.root();
+        let (root, mut is_done) = (self.root(), true);
         for store in stores {
             let id = store.id();
             let claimed = claims.iter().filter(|(of, _)| *of == id);
@@ -240,12 +241,15 @@ impl Node {
                 && !store.lacks(claimed).await?.is_empty()
                 && self.waited_ms(&node, &left).await? < CLAIMS_WAIT_MS_MAX
             {
-                return Ok(false);
-            }
-            if id == root.id() || named.contains(&id) {
+                named.remove(&id);
+                is_done = false;
+            } else if id == root.id() || named.contains(&id) {
                 let frontier = store.frontier();
                 tips.extend(frontier.tips(&node).iter().map(|tip| (id, *tip)));
             }
+        }
+        if named.is_empty() && is_confirmed {
+            return Ok(is_done);
         }
         let tips = Tips::naming_longest(named, tips)?;
         let act = match lowered {
@@ -253,7 +257,7 @@ impl Node {
             false => Act::Remove(tips),
         };
         root.write_own(put(role_key(&node), act.encode())).await?;
-        Ok(true)
+        Ok(is_done)
     }
 
     // How long ago the first of the entries `left` of `node` came, by the clock of this node.

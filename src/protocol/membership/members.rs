@@ -116,8 +116,10 @@ pub struct Departure {
     /// Entries in the root store by which the node left; empty when it was removed or lowered only.
     pub left: BTreeSet<FrontierTip>,
     /// Tips in these stores that the node itself named when it left. They may not exist, so the act
-    /// names none of them; before it is added, they are waited for.
+    /// names none of them. A store whose tips are waited for is left for a later act.
     pub claims: BTreeSet<(StoreId, FrontierTip)>,
+    /// True when another node has removed or lowered it already: then an act is of use for `stores` only.
+    pub is_confirmed: bool,
 }
 
 /// Whether an author's entries count in a store.
@@ -401,6 +403,7 @@ impl Members {
                     tips: named.chain(left_at).collect(),
                     left,
                     claims,
+                    is_confirmed: lowered || !removals.is_empty(),
                     stores: unspoken,
                 });
             }

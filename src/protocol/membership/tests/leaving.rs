@@ -102,6 +102,7 @@ fn removal_cuts_nothing_in_stores_that_it_does_not_name() {
         tips: BTreeSet::from([(ROOT, at(1, 9))]),
         left: BTreeSet::new(),
         claims: BTreeSet::new(),
+        is_confirmed: true,
     };
     assert_eq!(members.departures(&CREATOR, &open), [departure]);
     let removal = Act::Remove(Tips::naming([other], [(ROOT, at(1, 9))]).unwrap());
@@ -109,6 +110,15 @@ fn removal_cuts_nothing_in_stores_that_it_does_not_name() {
     let members = story.members();
     assert_eq!(members.standing(&other, &NODE_X), nothing);
     assert_eq!(members.departures(&CREATOR, &open), []);
+
+    // One that is listed with a tip is cut there.
+    let third = StoreId([4; 16]);
+    let removal = Act::Remove(Tips::naming([], [(ROOT, at(1, 9)), (third, at(2, 2))]).unwrap());
+    story.write(CREATOR, &[], &[(NODE_X, removal)]);
+    let cut = Standing::Through(removals(vec![BTreeSet::from([at(2, 2)])]));
+    let members = story.members();
+    assert_eq!(members.standing(&third, &NODE_X), cut);
+    assert_eq!(members.standing(&other, &NODE_X), nothing);
 }
 
 // Two admins confirm a leave, and one of them has fewer of the node's entries. By its own tips alone
@@ -133,6 +143,7 @@ fn stale_confirmation_waits_for_what_the_leave_names() {
             tips: BTreeSet::from([(ROOT, left)]),
             left: BTreeSet::from([left]),
             claims: BTreeSet::from([(STORE, at(9, 9))]),
+            is_confirmed: false,
         };
         assert_eq!(departures, [departure]);
         let joined = [(ROOT, left), (STORE, at(9, 9))];

@@ -139,6 +139,7 @@ fn stores_that_a_lowering_does_not_name_are_named_later() {
         tips: BTreeSet::from([(ROOT, at(1, 9))]),
         left: BTreeSet::new(),
         claims: BTreeSet::new(),
+        is_confirmed: true,
     };
     assert_eq!(members.departures(&CREATOR, &open), [departure]);
     assert_eq!(members.departures(&NODE_A, &open), []);
