@@ -537,8 +537,9 @@ mod tests {
         let mut it = forked();
         let author = it.main[0].author();
         let anchor = Frontier::from_iter([(author, place(&it.main[1]))]);
-        let begins = it.logs.plan_prune(&anchor).unwrap().unwrap();
-        it.logs.prune(begins).unwrap();
+        let plan = it.logs.plan_prune(&anchor, |_, _| Ok(false));
+        let (_pruning, removed) = it.logs.prune(&plan.unwrap().unwrap()).unwrap();
+        removed.unwrap();
         let log = it.logs.reader();
         let keeps = |entry, tip| log.keeps(&author, place(entry), place(tip)).unwrap();
         let counts = |standing: &Standing, entry: &Entry| {

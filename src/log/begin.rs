@@ -271,6 +271,12 @@ impl Begins {
         disk.sync_dir(dir)
     }
 
+    /// Returns the hash of the rows, the last bytes of the file.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        let bytes = self.encode();
+        *bytes.last_chunk().expect("a file ends with its hash")
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.push(VERSION);

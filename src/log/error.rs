@@ -101,8 +101,8 @@ pub enum CannotPrune {
         /// Seq of the entry.
         seq: Seq,
     },
-    /// The author has a fork before the entry, or several entries were named. Places alone would no
-    /// longer distinguish the branches.
+    /// The author has a branch that left before the entry and is not void, or several entries were named.
+    /// Places alone would no longer distinguish the branches.
     #[error("the log of {} has a fork before entry {seq}", author.short())]
     Forked {
         /// Author of the log.

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::{
     disk::Open,
-    id::Author,
+    id::{Author, Seq},
     log::{
         Begin, Begins, Branch, CannotInstall, LogError, Logs, Pruning, Shape,
         begin::BeginRow,
@@ -77,7 +77,7 @@ impl Logs {
             let holder = self.holder(author, anchor)?;
             match self.row_at(author, anchor, holder.as_ref(), keeps, arrived_ms)? {
                 Ok((number, row)) => {
-                    voids.extend(self.voids(author, anchor, holder.as_ref(), number)?);
+                    voids.extend(self.voids(author, anchor.seq, number, holder.is_some())?);
                     let number = match number {
                         Some(number) => number,
                         None if is_trial => 0,
@@ -194,31 +194,31 @@ impl Logs {
     }
 
     // Returns the branches of `author` that left before the anchor, directly or with another one. `kept` is
-    // the number of the one that goes on.
-    fn voids(
+    // the number of the one that goes on. `has_anchor`: whether that one has the anchor.
+    pub(super) fn voids(
         &self,
         author: &Author,
-        anchor: &Anchor,
-        holder: Option<&Holder>,
+        anchor: Seq,
         kept: Option<u32>,
+        has_anchor: bool,
     ) -> Result<Vec<(Author, u32)>, LogError> {
         let branches = self.reader().of(author);
         let mut voids = Vec::new();
         for branch in branches.iter().filter(|it| Some(it.number) != kept) {
             let mut at = Arc::clone(branch);
             let is_void = loop {
-                let left = at.left().filter(|left| left.seq >= anchor.seq);
+                let left = at.left().filter(|left| left.seq >= anchor);
                 let Some(left) = left else { break true };
                 match self.reader().branch_of(author, left) {
                     // Each branch left another one at a lower place than its own.
                     Ok(Some(parent)) if parent.first < at.first => at = parent,
                     Ok(_none) => break true,
                     // It left a part that cannot be read now; what is above the anchor stays.
-                    Err(LogError::Damaged(_)) => break holder.is_none(),
+                    Err(LogError::Damaged(_)) => break !has_anchor,
                     Err(error) => return Err(error),
                 }
                 if Some(at.number) == kept {
-                    break holder.is_none();
+                    break !has_anchor;
                 }
             };
             if is_void {

@@ -14,6 +14,7 @@
 //! which `begin.rs` says that it begins later.
 
 mod ancestry;
+mod aside;
 mod begin;
 pub mod branch;
 mod chains;
@@ -54,6 +55,7 @@ pub use install::InstallPlan;
 pub use logs::Logs;
 pub use lost_tail::LostTail;
 pub use mark::Mark;
+pub use prune::PrunePlan;
 pub use reader::LogReader;
 pub use recover::Recovered;
 pub(crate) use segments::set_aside;

@@ -3,27 +3,60 @@
 //! The order makes each step safe to lose power after: the file `begins` is replaced (the commit
 //! point); then readers are shown logs that begin later; then files are removed, lowest first. What an
 //! interrupted run leaves is removed when the logs are opened.
+//!
+//! Branches that left a log before the anchor are void. They are listed before the commit point
+//! ([`void`](super::void)) and set aside after it. The state file knows their ends, so it is built again
+//! before the list is removed.
+
+use std::sync::Arc;
 
 use crate::{
     id::Author,
-    log::{Begin, Begins, CannotPrune, LogError, Logs, Pruning, begin::BeginRow},
+    log::{
+        Begin, Begins, CannotPrune, LogError, Logs, Pruning, begin::BeginRow, error::file_error,
+        void::Voids, writer::Writer,
+    },
     protocol::{
         anchor::Anchor,
         frontier::{Frontier, FrontierTip},
     },
 };
 
+/// The new beginnings of logs, and the void branches that are set aside.
+#[derive(Debug)]
+pub struct PrunePlan {
+    pub(super) begins: Begins,
+    pub(super) voids: Voids,
+}
+
+impl PrunePlan {
+    /// Returns the anchors at which logs begin.
+    pub fn anchors(&self) -> Frontier {
+        self.begins.anchors()
+    }
+
+    /// Returns whether branches are set aside.
+    pub fn has_voids(&self) -> bool {
+        !self.voids.0.is_empty()
+    }
+}
+
 impl Logs {
     /// Returns where logs would begin without the entries at and before `anchors`. An anchor that is
-    /// before the beginning of its log already changes nothing.
+    /// before the beginning of its log already changes nothing. `is_void` returns whether the newest entry
+    /// of a branch, which left before an anchor, is void.
     ///
     /// The inner error says why this is not possible. Of what would be removed, only the anchors are read:
     /// the caller has their rows in a base.
     ///
     /// # Errors
-    /// `Io`, `NoDescriptor`.
-    pub fn plan_prune(&self, anchors: &Frontier) -> Result<Result<Begins, CannotPrune>, LogError> {
-        let mut begins = self.begins.clone();
+    /// `Io`, `NoDescriptor`; those of `is_void`.
+    pub fn plan_prune(
+        &self,
+        anchors: &Frontier,
+        is_void: impl Fn(&Author, FrontierTip) -> Result<bool, LogError>,
+    ) -> Result<Result<PrunePlan, CannotPrune>, LogError> {
+        let (mut begins, mut voids) = (self.begins.clone(), Vec::new());
         for (author, tips) in anchors.by_author() {
             let Some(anchor) = tips.last().copied() else {
                 continue;
@@ -37,6 +70,17 @@ impl Logs {
             }
             match self.row(author, anchor) {
                 Ok(Ok((number, row))) => {
+                    let left = self.voids(&author, anchor.seq, Some(number), true)?;
+                    for (_author, number) in &left {
+                        let branches = self.reader().of(&author).into_iter();
+                        let mut branches = branches.filter(|branch| branch.number == *number);
+                        let tip = branches.next().and_then(|branch| branch.tip());
+                        if !tip.map_or(Ok(true), |tip| is_void(&author, tip.into()))? {
+                            let seq = anchor.seq;
+                            return Ok(Err(CannotPrune::Forked { author, seq }));
+                        }
+                    }
+                    voids.extend(left);
                     begins.0.retain(|(other, _number), _row| *other != author);
                     begins.0.insert((author, number), row);
                 }
@@ -45,7 +89,8 @@ impl Logs {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Ok(begins))
+        let voids = Voids(voids);
+        Ok(Ok(PrunePlan { begins, voids }))
     }
 
     // Returns the number of the branch that has `anchor`, and its row.
@@ -58,11 +103,6 @@ impl Logs {
         let Some(branch) = log.branch_of(&author, anchor)? else {
             return Ok(Err(CannotPrune::NoEntry { author, seq }));
         };
-        let others = log.of(&author).into_iter();
-        let mut others = others.filter(|other| other.number != branch.number);
-        if others.any(|other| other.first <= seq) {
-            return Ok(Err(CannotPrune::Forked { author, seq }));
-        }
         let Some((entry, record)) = branch.entry(seq)? else {
             return Ok(Err(CannotPrune::NoEntry { author, seq }));
         };
@@ -88,27 +128,43 @@ impl Logs {
 
     /// Makes the logs begin as `plan_prune` has found, and removes the files that hold nothing else.
     /// Durable on return. Readers that walk a log go on; their files stay open until then. Nothing may
-    /// be staged.
+    /// be staged. The inner error: a file could not be removed; the next opening does that.
+    ///
+    /// Void branches are no logs any more from then on. Their files are there until
+    /// `set_voids_aside`.
     ///
     /// # Errors
-    /// `Io`, `Full`, `NoDescriptor`. If the rows could not be written, the logs are as before, or
-    /// begin later from the next opening on. If a file could not be removed, that opening removes it.
+    /// `Io`, `Full`, `NoDescriptor`: the rows could not be written. The logs are as before, or begin later
+    /// from the next opening on.
     ///
     /// # Panics
     /// When entries are staged.
-    pub fn prune(&mut self, begins: Begins) -> Result<Pruning, LogError> {
-        if begins == self.begins {
-            return Ok(Pruning::default());
+    pub fn prune(&mut self, plan: &PrunePlan) -> Result<(Pruning, Result<(), LogError>), LogError> {
+        let PrunePlan { begins, voids } = plan;
+        if *begins == self.begins {
+            return Ok((Pruning::default(), Ok(())));
         }
+        voids.prepare_prune(self.disk.as_ref(), &self.dir, begins)?;
         begins.write(self.disk.as_ref(), &self.dir)?;
-        let (pruning, removed) = self.switch(begins);
-        removed?;
-        Ok(pruning)
+        let mut kept = Ok(());
+        for key in &voids.0 {
+            let writer = self.writers.remove(key);
+            self.reader().remove(&key.0, key.1);
+            let is_read = |writer: &Writer| Arc::strong_count(&writer.branch) > 1;
+            if let Some(writer) = writer.filter(is_read) {
+                let name = &writer.branch.name;
+                let open = writer.segments.keep_open();
+                kept = kept.and(open.map_err(|source| file_error(name, source)));
+            }
+        }
+        let (mut pruning, removed) = self.switch(begins.clone());
+        pruning.voids = voids.0.len();
+        Ok((pruning, kept.and(removed)))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::log) mod tests {
     use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
     use super::*;
@@ -135,7 +191,7 @@ mod tests {
         Logs::open(&disk, &files, dir, marks)
     }
 
-    fn open(dir: &Path) -> Logs {
+    pub(in crate::log) fn open(dir: &Path) -> Logs {
         let (logs, found) = try_open(dir, &[]).unwrap();
         assert!(found.damage.is_empty() && found.lost_tails.is_empty() && found.torn.is_empty());
         logs
@@ -150,7 +206,7 @@ mod tests {
         entries
     }
 
-    fn write(logs: &mut Logs, entries: &[VerifiedEntry]) {
+    pub(in crate::log) fn write(logs: &mut Logs, entries: &[VerifiedEntry]) {
         for entry in entries {
             let tips = logs.tips(&entry.author());
             let on = tips
@@ -167,7 +223,7 @@ mod tests {
     }
 
     // A log of 30 entries of A, and one of five of B.
-    fn two_logs(dir: &Path) -> (Logs, Vec<VerifiedEntry>, Vec<VerifiedEntry>) {
+    pub(in crate::log) fn two_logs(dir: &Path) -> (Logs, Vec<VerifiedEntry>, Vec<VerifiedEntry>) {
         let (a, b) = (chain(AUTHOR_A, 30), chain(AUTHOR_B, 5));
         let mut logs = open(dir);
         write(&mut logs, &a);
@@ -175,17 +231,19 @@ mod tests {
         (logs, a, b)
     }
 
-    fn place(entry: &Entry) -> FrontierTip {
+    pub(in crate::log) fn place(entry: &Entry) -> FrontierTip {
         FrontierTip::of(entry)
     }
 
-    fn frontier(tips: &[&VerifiedEntry]) -> Frontier {
+    pub(in crate::log) fn frontier(tips: &[&VerifiedEntry]) -> Frontier {
         tips.iter().map(|tip| (tip.author(), place(tip))).collect()
     }
 
     fn prune(logs: &mut Logs, anchors: &[&VerifiedEntry]) -> Pruning {
-        let begins = logs.plan_prune(&frontier(anchors)).unwrap().unwrap();
-        logs.prune(begins).unwrap()
+        let plan = logs.plan_prune(&frontier(anchors), |_, _| Ok(false));
+        let (pruning, removed) = logs.prune(&plan.unwrap().unwrap()).unwrap();
+        removed.unwrap();
+        pruning
     }
 
     fn files_of(dir: &Path, author: Author) -> BTreeSet<u64> {
@@ -207,7 +265,11 @@ mod tests {
     }
 
     // Returns the seqs that are read after `from`.
-    fn after(logs: &Logs, from: &Frontier, to: &Frontier) -> Result<Vec<Seq>, NotHere> {
+    pub(in crate::log) fn after(
+        logs: &Logs,
+        from: &Frontier,
+        to: &Frontier,
+    ) -> Result<Vec<Seq>, NotHere> {
         let spans = spans(logs.reader(), from, to).unwrap()?;
         Ok(seqs(&mut Merge::new(spans).unwrap()))
     }
@@ -353,8 +415,8 @@ mod tests {
         write(&mut logs, &[fork.clone(), next.clone()]);
         let forked = |seq| Ok::<_, ()>(Err(CannotPrune::Forked { author, seq }));
         let plan = |logs: &Logs, anchors: &[&VerifiedEntry]| {
-            let planned = logs.plan_prune(&frontier(anchors)).unwrap();
-            Ok(planned.map(|begins| begins.anchors()))
+            let planned = logs.plan_prune(&frontier(anchors), |_, _| Ok(false));
+            Ok(planned.unwrap().map(|plan| plan.anchors()))
         };
         assert_eq!(plan(&logs, &[&a[10]]), forked(11));
         assert_eq!(plan(&logs, &[&next]), forked(12));

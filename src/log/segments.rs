@@ -188,6 +188,15 @@ impl Segments {
         (rest, dropped)
     }
 
+    /// Keeps all files open until they are dropped: their names go.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(super) fn keep_open(&self) -> io::Result<()> {
+        let parts = self.parts();
+        parts.iter().try_for_each(|part| part.file.keep_open())
+    }
+
     fn parts(&self) -> Arc<Vec<Segment>> {
         Arc::clone(&self.parts.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -17,6 +17,8 @@ pub struct Pruning {
     pub files: usize,
     /// Number of branches that begin later than before.
     pub branches: usize,
+    /// Number of void branches that were set aside.
+    pub voids: usize,
 }
 
 impl Logs {

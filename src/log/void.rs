@@ -1,8 +1,9 @@
 //! Void branches: they left a log before the anchor at which it begins from now on, so none of their entries
-//! counts. Their files are set aside when a base is installed.
+//! counts. Their files are set aside when a base is installed, and when entries are removed.
 //!
 //! The list of them is a file named `void-` and the hash of the base, written before that base is the newest
-//! one. So an installation that was interrupted is ended by the next opening.
+//! one. So an installation that was interrupted is ended by the next opening. The list of a pruning is
+//! named `left-` and the hash of the new beginnings, and is written before these are in place.
 //!
 //! ```text
 //! magic "LVOD" 4, version 1, count of branches u32; author 32 and number u32 of each; BLAKE3 of all before 32
@@ -16,7 +17,7 @@ use data_encoding::HEXLOWER;
 use crate::{
     disk::{Disk, Open},
     id::Author,
-    log::{LogError, error::file_error, files::remove_if_there, segments},
+    log::{Begins, LogError, error::file_error, files::remove_if_there, segments},
 };
 
 /// Author and number of each void branch.
@@ -34,18 +35,35 @@ impl Voids {
         dir: &Path,
         base: &[u8; 32],
     ) -> Result<(), LogError> {
+        self.write(disk, dir, &name(base))
+    }
+
+    /// Writes the list for a pruning after which the logs begin at `begins`; nothing if it is empty.
+    /// Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `Full`, `NoDescriptor`.
+    pub(super) fn prepare_prune(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        begins: &Begins,
+    ) -> Result<(), LogError> {
+        self.write(disk, dir, &name_of_prune(begins))
+    }
+
+    fn write(&self, disk: &dyn Disk, dir: &Path, name: &str) -> Result<(), LogError> {
         if self.0.is_empty() {
             return Ok(());
         }
-        let name = name(base);
         let write = || {
-            remove_if_there(disk, &dir.join(&name))?;
-            let file = disk.open(&dir.join(&name), Open::New)?;
+            remove_if_there(disk, &dir.join(name))?;
+            let file = disk.open(&dir.join(name), Open::New)?;
             file.write_at(&self.encode(), 0)?;
             file.sync_data()?;
             disk.sync_dir(dir)
         };
-        write().map_err(|source| file_error(&name, source))
+        write().map_err(|source| file_error(name, source))
     }
 
     /// Sets the files of the branches aside: they are no log any more. Durable on return.
@@ -75,10 +93,34 @@ impl Voids {
         dir: &Path,
         base: &[u8; 32],
     ) -> Result<(), LogError> {
-        let name = name(base);
-        let failed = |source| file_error(&name, source);
-        let file = match disk.open(&dir.join(&name), Open::Existing) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        match Self::read(disk, dir, &name(base))? {
+            Some(voids) => voids.set_aside(disk, dir),
+            None => Ok(()),
+        }
+    }
+
+    /// Does `set_aside` with the list of the pruning that has put `begins` in place. Returns whether there
+    /// is one.
+    ///
+    /// # Errors
+    /// `Begins` when the list is damaged; `Io`, `NoDescriptor`.
+    pub(super) fn set_aside_of_prune(
+        disk: &dyn Disk,
+        dir: &Path,
+        begins: &Begins,
+    ) -> Result<bool, LogError> {
+        let Some(voids) = Self::read(disk, dir, &name_of_prune(begins))? else {
+            return Ok(false);
+        };
+        voids.set_aside(disk, dir)?;
+        Ok(true)
+    }
+
+    // Returns `None` if there is no file of this name.
+    fn read(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<Self>, LogError> {
+        let failed = |source| file_error(name, source);
+        let file = match disk.open(&dir.join(name), Open::Existing) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(failed)?,
         };
         let len = usize::try_from(file.len().map_err(failed)?).unwrap_or(usize::MAX);
@@ -87,7 +129,50 @@ impl Voids {
         drop(file);
         let what = format!("{name} is damaged");
         let voids = Self::decode(&bytes).ok_or(LogError::Begins { what })?;
-        voids.set_aside(disk, dir)
+        Ok(Some(voids))
+    }
+
+    /// Returns the names of all lists of prunings in `dir`.
+    ///
+    /// # Errors
+    /// `Io`, `NoDescriptor`.
+    pub(super) fn lists_of_prunes(disk: &dyn Disk, dir: &Path) -> Result<Vec<String>, LogError> {
+        let names = match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            names => names.map_err(|source| file_error(&dir.display().to_string(), source))?,
+        };
+        let names = names.iter().filter_map(|name| name.to_str());
+        let lists = names.filter(|name| name.starts_with(OF_PRUNE));
+        Ok(lists.map(str::to_owned).collect())
+    }
+
+    /// Removes these lists. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `NoDescriptor`.
+    pub(super) fn remove_lists(
+        disk: &dyn Disk,
+        dir: &Path,
+        names: &[String],
+    ) -> Result<(), LogError> {
+        for name in names {
+            let removed = remove_if_there(disk, &dir.join(name));
+            removed.map_err(|source| file_error(name, source))?;
+        }
+        let synced = disk.sync_dir(dir);
+        synced.map_err(|source| file_error(&dir.display().to_string(), source))
+    }
+
+    /// Removes the list of the pruning that has put `begins` in place. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `NoDescriptor`.
+    pub(super) fn remove_of_prune(
+        disk: &dyn Disk,
+        dir: &Path,
+        begins: &Begins,
+    ) -> Result<(), LogError> {
+        Self::remove_lists(disk, dir, &[name_of_prune(begins)])
     }
 
     /// Removes the list for `base`, if there is one. Not durable before the next `sync_dir`.
@@ -139,12 +224,17 @@ fn name(base: &[u8; 32]) -> String {
     format!("{PREPARED}{}", HEXLOWER.encode(base))
 }
 
-/// Returns whether a file of this name is such a list.
+fn name_of_prune(begins: &Begins) -> String {
+    format!("{OF_PRUNE}{}", HEXLOWER.encode(&begins.hash()))
+}
+
+/// Returns whether a file of this name is the list of an installation.
 pub(super) fn is_list(name: &str) -> bool {
     name.starts_with(PREPARED)
 }
 
 const PREPARED: &str = "void-";
+const OF_PRUNE: &str = "left-";
 const MAGIC: [u8; 4] = *b"LVOD";
 const VERSION: u8 = 1;
 // A list of more than four hundred thousand branches: each has a file.

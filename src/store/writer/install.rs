@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::{
     bus::StateReset,
     id::Author,
-    log::{Begins, CannotInstall, InstallPlan, LogError},
+    log::{Begins, CannotInstall, InstallPlan, LogError, Logs},
     protocol::anchor::Anchor,
     state::{Base, State, StateError},
     store::{
@@ -155,8 +155,9 @@ impl Writer {
         Err(self.poison(&error.to_string()).into())
     }
 
-    fn poison(&mut self, reason: &str) -> WriteError {
-        tracing::error!(store = %self.config.id, reason, "a base was not installed to its end");
+    /// The files are not in the order that the next opening makes: nothing is written before that.
+    pub(super) fn poison(&mut self, reason: &str) -> WriteError {
+        tracing::error!(store = %self.config.id, reason, "entries were not removed to the end");
         let reason = reason.to_owned();
         drop(self.health.set(Health::Poisoned {
             reason: reason.clone(),
@@ -165,18 +166,26 @@ impl Writer {
     }
 }
 
-/// Ends an installation that was interrupted behind its commit point, and forgets one that was before it.
-/// Called before logs and state are opened.
+/// Ends an installation or a pruning that was interrupted behind its commit point, and forgets one that was
+/// before it. Called before logs and state are opened.
 ///
 /// # Errors
 /// The file system refuses.
 pub(super) fn finish(config: &StoreConfig, newest: Option<&Base>) -> Result<(), OpenError> {
     let (disk, dir) = (config.disk.as_ref(), config.dir.join("logs"));
+    let state = config.dir.join("state.db");
+    let discard = || -> Result<(), OpenError> {
+        State::discard(disk, &state)?;
+        // It must not come back.
+        disk.sync_dir(&config.dir).map_err(StateError::from)?;
+        Ok(())
+    };
+    Logs::finish_prune(disk, &dir, discard)?;
     let hash = newest.map(|base| base.manifest().hash());
     let adopted: Result<bool, LogError> = Begins::adopt(disk, &dir, hash.as_ref());
     if adopted? {
         tracing::warn!(store = %config.id, "the installation of a base goes on");
-        State::discard(disk, &config.dir.join("state.db"))?;
+        State::discard(disk, &state)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     id::{Author, Seq},
-    log::{CannotPrune, LogDamage, LogError, Pruning},
+    log::{CannotPrune, LogDamage, LogError, PrunePlan, Pruning},
     protocol::{
         finality::NoRoom,
         frontier::{Frontier, FrontierTip},
@@ -140,19 +140,42 @@ impl Writer {
         self.recount();
         self.health.check_writable()?;
         self.check_whole(anchors)?;
-        let begins = self.logs.plan_prune(anchors)??;
-        for (author, anchor) in begins.anchors().iter() {
+        let log = self.logs.reader();
+        let is_void = |author: &_, tip| self.membership.is_void(author, tip, log);
+        let plan = self.logs.plan_prune(anchors, is_void)??;
+        for (author, anchor) in plan.anchors().iter() {
             self.check_applied(&author, anchor)?;
         }
         self.flush_all()?;
-        let pruning = self.logs.prune(begins);
-        // Also where not all files could be removed.
+        let (pruning, removed) = self.logs.prune(&plan)?;
         for branch in self.logs.reader().all() {
             self.marks.cap(&branch);
         }
-        let pruning = pruning?;
+        if plan.has_voids()
+            && let Err(reason) = self.leave_voids(&plan)
+        {
+            return Err(self.poison(&reason).into());
+        }
+        removed?;
         self.forget_beginning();
         Ok(pruning)
+    }
+
+    // Sets void branches aside. The state file has their ends, so it is built again. The error, in words:
+    // opening the store again ends this, and a branch that is begun before could be taken for one of them.
+    fn leave_voids(&mut self, plan: &PrunePlan) -> Result<(), String> {
+        let aside = self.logs.set_voids_aside(plan);
+        aside.map_err(|error| error.to_string())?;
+        self.rebuild();
+        self.counted_by = self.membership.standings();
+        if let Some(error) = self.health.state_error() {
+            return Err(error.to_string());
+        }
+        // The old state file must not come back.
+        let synced = self.config.disk.sync_dir(&self.config.dir);
+        synced.map_err(|error| error.to_string())?;
+        let forgotten = self.logs.forget_voids(plan);
+        forgotten.map_err(|error| error.to_string())
     }
 
     fn check_whole(&self, anchors: &Frontier) -> Result<(), PruneError> {

@@ -2,9 +2,10 @@
 //! where it shall, and no other entry is missing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -13,18 +14,35 @@ use bytes::Bytes;
 use lattice::{
     Store,
     clock::Clock,
-    id::Seq,
+    id::{Author, EntryId, Seq, StoreId},
     log::Pruning,
-    protocol::cursor::Cursor,
-    store::{PruneError, ReadError, Start, WatchEvent, WatchOptions},
+    protocol::{
+        anchors_act::AnchorsAct,
+        cursor::Cursor,
+        entry::{Parent, VerifiedEntry},
+        frontier::FrontierTip,
+        hlc::Hlc,
+        membership::{
+            Members,
+            acts::Acts,
+            role::{Act, Role},
+        },
+        placed_act::PlacedAct,
+    },
+    store::{
+        Authority, Ingested, PruneError, ReadError, Start, StoreConfig, WatchEvent, WatchOptions,
+    },
 };
+use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 
 use super::setup::{random, soak, soon};
 use crate::support::{
     disk::{Cut, EIO, ENOSPC, Fail, Image, MemDisk, Operation},
+    model::{AUTHOR_A, AUTHOR_B, STORE, author_of, put},
     pruned::{
         Chains, ENTRIES, SEGMENT_BYTES, STAMPED_MS, WAY_MS, author_b, author_c, config, listed,
+        signed,
     },
     random::Random,
     threads::on_two_threads,
@@ -316,10 +334,7 @@ async fn damaged_log_keeps_its_entries() {
         let mut image = chains.disk.image();
         let author = author_b().to_string();
         // The frame of the entry, in whichever file it is.
-        let id = chains
-            .at(crate::support::model::AUTHOR_B, place)
-            .unwrap()
-            .id;
+        let id = chains.at(AUTHOR_B, place).unwrap().id;
         let mut files = image
             .iter_mut()
             .filter(|(path, _)| path.to_string_lossy().contains(&author));
@@ -353,4 +368,253 @@ async fn damaged_log_keeps_its_entries() {
         );
         soon(store.close()).await.unwrap();
     }
+}
+
+// The last final entries of B and C.
+const FINAL: (Seq, Seq) = (12, 12);
+
+/// A store with two branches of B that left before the last final entry, and the act that made them void.
+struct WithVoids {
+    base: Image,
+    members: Arc<Members>,
+    expected: BTreeMap<Bytes, Bytes>,
+}
+
+fn acts(seq: u8, acts: Vec<(Author, Act)>, anchors: Vec<Arc<PlacedAct>>) -> Acts {
+    Acts {
+        place: Parent {
+            hlc: Hlc::ZERO,
+            author: author_of(AUTHOR_A),
+            id: EntryId([seq; 32]),
+            seq: seq.into(),
+        },
+        cites: Vec::new(),
+        needs_authority: false,
+        anchors,
+        founds: Vec::new(),
+        describes: Vec::new(),
+        acts,
+    }
+}
+
+fn members(acts: &[&Acts]) -> Arc<Members> {
+    let leads = |_: &Author, _, _| Ok::<_, Infallible>(Some(true));
+    let acts = acts.iter().copied();
+    let Ok(members) = Members::evaluate(author_of(AUTHOR_A), StoreId([1; 16]), acts, leads);
+    Arc::new(members)
+}
+
+impl WithVoids {
+    async fn new() -> Self {
+        let chains = Chains::with(0).await;
+        let disk = disk(&Image::new());
+        let writers = [author_b(), author_c()].map(|author| (author, Act::Grant(Role::Writer)));
+        let grants = acts(1, writers.into(), Vec::new());
+        let (publisher, known) = watch::channel(members(&[&grants]));
+        let store = Self::open_as(&disk, known).await;
+        let mut entries = chains.entries.clone();
+        // One ends after the last final entry, and one before it.
+        entries.extend(fork(&chains, 5, 20));
+        entries.extend(fork(&chains, 8, 2));
+        for entry in &entries {
+            let done = soon(store.ingest(vec![entry.signed.encode().into()])).await;
+            assert_eq!(done.unwrap(), [Ingested::Applied(entry.id)]);
+        }
+        let anchors = chains.tips(FINAL.0, FINAL.1);
+        let placed = PlacedAct {
+            by: author_of(AUTHOR_A),
+            at: FrontierTip {
+                seq: 2,
+                id: EntryId([2; 32]),
+            },
+            store: STORE,
+            act: AnchorsAct::new(1, None, 0, anchors, None).unwrap(),
+        };
+        let act = acts(2, Vec::new(), vec![Arc::new(placed)]);
+        let members = members(&[&grants, &act]);
+        publisher.send(Arc::clone(&members)).unwrap();
+        soon(store.reconsider()).await;
+        let expected = listed(&store).await;
+        assert!(!expected.contains_key(&b"/fork/0"[..]), "it is void");
+        soon(store.close()).await.unwrap();
+        Self {
+            base: disk.image(),
+            members,
+            expected,
+        }
+    }
+
+    async fn open_as(disk: &MemDisk, known: watch::Receiver<Arc<Members>>) -> Store {
+        let clock = Clock::manual(STAMPED_MS + 2 * WAY_MS);
+        let config = StoreConfig {
+            authority: Authority::Of(known),
+            ..config(disk, &clock)
+        };
+        soon(Store::open(config)).await.unwrap()
+    }
+
+    async fn open(&self, disk: &MemDisk) -> Store {
+        let (_publisher, known) = watch::channel(Arc::clone(&self.members));
+        Self::open_as(disk, known).await
+    }
+
+    async fn drop_final(&self, store: &Store, chains: &Chains) -> Result<Pruning, PruneError> {
+        soon(store.drop_before(chains.tips(FINAL.0, FINAL.1))).await
+    }
+
+    // Everything that counts is here, and can be written on. Returns whether the void branches are gone.
+    async fn check(&self, disk: &MemDisk, chains: &Chains, context: &str) -> bool {
+        let mut is_pruned = Vec::new();
+        // A branch that is begun after the pruning may get the name of one that was set aside.
+        let on = fork(chains, FINAL.0 + 1, 3);
+        for opened in 0..3 {
+            let store = self.open(disk).await;
+            let context = format!("{context}, opened {opened} times before");
+            assert_eq!(soon(store.verify()).await.unwrap().damage, [], "{context}");
+            let damage = soon(store.status()).await.damage;
+            assert_eq!(damage, [] as [String; 0], "{context}");
+            let mut now = listed(&store).await;
+            if opened > 0 {
+                assert_eq!(now.remove(&b"/after"[..]), Some("cut".into()), "{context}");
+                for n in 0..=3 {
+                    let key = Bytes::from(format!("/fork/{n}"));
+                    assert_eq!(now.remove(&key), Some("f".into()), "{context}");
+                }
+            }
+            assert_eq!(now, self.expected, "{context}");
+            is_pruned.push(soon(store.entries(author_b(), 0, 1)).await.is_err());
+            soon(store.put("/after", "cut")).await.unwrap();
+            for entry in &on {
+                let done = soon(store.ingest(vec![entry.signed.encode().into()])).await;
+                let done = done.unwrap().remove(0);
+                let is_new = matches!(done, Ingested::Applied(_));
+                let is_here = matches!(done, Ingested::Duplicate(_));
+                assert!(is_new && opened == 0 || is_here, "{context}: {done:?}");
+            }
+            match opened {
+                // As a crash leaves it.
+                0 => drop(soon(store.close()).await),
+                _more => soon(store.close()).await.unwrap(),
+            }
+        }
+        assert!(is_pruned.iter().all(|it| *it == is_pruned[0]), "{context}");
+        let names = disk.image().into_keys();
+        let names: Vec<_> = names.map(|name| name.display().to_string()).collect();
+        assert!(
+            !names.iter().any(|name| name.contains("left-")),
+            "{names:?}"
+        );
+        let aside = names.iter().filter(|name| name.contains(".log.aside-"));
+        let is_aside = aside.filter(|name| !name.contains('+')).count();
+        assert_eq!(
+            is_aside,
+            if is_pruned[0] { 2 } else { 0 },
+            "{context}: {names:?}"
+        );
+        is_pruned[0]
+    }
+}
+
+// Entries of B after the one at `seq`, on a branch of their own.
+fn fork(chains: &Chains, seq: Seq, count: u64) -> Vec<VerifiedEntry> {
+    let mut before = chains.at(AUTHOR_B, seq).cloned();
+    let mut fork = Vec::new();
+    for n in 0..=count {
+        let stamp = before.as_ref().unwrap().header.hlc.wall_ms + 1;
+        let ops = vec![put(&format!("/fork/{n}"), "f")];
+        let next = signed(AUTHOR_B, before.as_ref(), BTreeSet::new(), stamp, ops);
+        fork.push(next.clone());
+        before = Some(next);
+    }
+    fork
+}
+
+/// One branch of one member that left before the last final entry kept the history of the store for ever.
+#[test]
+fn s16_every_power_cut_sets_void_branches_aside_or_leaves_them() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (it, operations, answered) = runtime.block_on(async {
+        let (it, chains) = (WithVoids::new().await, Chains::with(0).await);
+        let disk = disk(&it.base);
+        let store = it.open(&disk).await;
+        let pruning = it.drop_final(&store, &chains).await.unwrap();
+        assert_eq!((pruning.voids, pruning.branches), (2, 2));
+        let answered = disk.recorded();
+        soon(store.close()).await.unwrap();
+        (it, disk.operations(), answered)
+    });
+    let chains = runtime.block_on(Chains::with(0));
+    let count = operations.len() + 1;
+    let mut random = random(20_261_131);
+    let seeds: Vec<u64> = (0..count).map(|_| random.bits()).collect();
+    let each = soak(4);
+    let seen = Mutex::new([0; 2]);
+    on_two_threads(count, |upto| {
+        let (it, operations, chains, seen) = (&it, &operations, &chains, &seen);
+        let mut random = Random::new(seeds[upto]);
+        async move {
+            let mut cut = Cut::new(&it.base, 4096);
+            for operation in &operations[..upto] {
+                cut.step(operation);
+            }
+            for number in 0..cut.ways().min(each as u64) {
+                let image = match number {
+                    0 => cut.image(|_| 0),
+                    1 => cut.image(|count| count - 1),
+                    _random => cut.image(|count| random.below(count)),
+                };
+                let context = format!("cut after {upto} operations, image {number}");
+                let mut disk = disk(&image);
+                if number % 2 == 1 {
+                    // And the power goes again, in the recovery.
+                    drop(it.open(&disk).await);
+                    let operations = disk.operations();
+                    let mut again = Cut::new(&image, 4096);
+                    let upto = random.below(operations.len() + 1);
+                    operations[..upto].iter().for_each(|it| again.step(it));
+                    disk = self::disk(&again.image(|count| random.below(count)));
+                }
+                let is_pruned = it.check(&disk, chains, &context).await;
+                assert!(is_pruned || upto < answered, "{context}: they came back");
+                seen.lock().unwrap()[usize::from(is_pruned)] += 1;
+            }
+        }
+    });
+    let seen = seen.into_inner().unwrap();
+    eprintln!("{count} cuts: {seen:?} images with the void branches and without");
+    assert!(seen.iter().all(|count| *count > 20), "{seen:?}");
+}
+
+#[test]
+fn s16_every_operation_fails_once_while_void_branches_are_set_aside() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (it, chains) = runtime.block_on(async { (WithVoids::new().await, Chains::with(0).await) });
+    let outcomes = Mutex::new([0; 4]);
+    on_two_threads(300, |n| {
+        let (it, chains, outcomes) = (&it, &chains, &outcomes);
+        async move {
+            let disk = disk(&it.base);
+            let store = it.open(&disk).await;
+            let (errno, which) = match n % 2 {
+                0 => (EIO, Fail::Any),
+                _odd => (ENOSPC, Fail::Changes),
+            };
+            disk.fail(1 + n as u64 / 2, errno, which);
+            let done = it.drop_final(&store, chains).await;
+            let happened = disk.has_failed();
+            disk.mend();
+            let context = format!("operation {} fails with {errno}: {done:?}", n / 2);
+            assert!(done.is_ok() || happened, "{context}");
+            assert_eq!(listed(&store).await, it.expected, "{context}");
+            drop(soon(store.close()).await);
+            let is_pruned = it.check(&self::disk(&disk.image()), chains, &context).await;
+            assert!(done.is_err() || is_pruned, "{context}");
+            let mut outcomes = outcomes.lock().unwrap();
+            outcomes[usize::from(done.is_ok()) * 2 + usize::from(is_pruned)] +=
+                usize::from(happened);
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap();
+    eprintln!("refused, refused and done later, -, done: {outcomes:?}");
+    assert!(outcomes[0] > 5 && outcomes[1] > 3, "{outcomes:?}");
 }
