@@ -210,8 +210,20 @@ impl Base {
         dir: &Path,
         manifest: BaseManifest,
     ) -> Result<Self, StateError> {
+        Self::at(disk, manifest, |info| dir.join(info.id.file_name()))
+    }
+
+    /// Opens the base with this manifest, whose parts are at these paths.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn at(
+        disk: &dyn Disk,
+        manifest: BaseManifest,
+        path: impl Fn(&PartInfo) -> PathBuf,
+    ) -> Result<Self, StateError> {
         let parts = manifest.parts.iter();
-        let parts = parts.map(|info| Part::open(disk, dir, info));
+        let parts = parts.map(|info| Part::open(disk, &path(info), info));
         Ok(Self {
             parts: parts.collect::<Result<_, _>>()?,
             manifest,

@@ -4,7 +4,8 @@
 //! A part on its way is a file named by its hash, too, with another ending. Its index is written first, at
 //! the end, where it belongs. So after an interruption the chunks that are there are found by the index.
 //! Once all of it has come it is durable and gets a third ending, so that the next attempt need not read
-//! it: a peer waits meanwhile. Everything is read and checked once more before the base is installed.
+//! it: a peer waits meanwhile. Everything is read and checked once more before parts get their last names: the
+//! next opening removes those of a base that is not in place.
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
@@ -241,33 +242,12 @@ impl Incoming {
         own: Option<&Base>,
         check: impl FnOnce(&Base) -> Result<(), StateError>,
     ) -> Result<Base, StateError> {
-        let mut has_renamed = false;
-        for info in &self.manifest.parts {
-            match self
-                .disk
-                .rename(&self.come_path(info), &self.dir.join(info.id.file_name()))
-            {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                renamed => {
-                    renamed?;
-                    has_renamed = true;
-                }
-            }
-        }
-        if has_renamed {
-            self.disk.sync_dir(&self.dir)?;
-        }
         let manifest = BaseManifest {
             number,
             ..self.manifest.clone()
         };
-        let path = self.dir.join(NEW);
-        remove_if_there(self.disk.as_ref(), &path)?;
-        let file = self.disk.open(&path, Open::New)?;
-        file.write_at(&manifest.encode(), 0)?;
-        file.sync_data()?;
-        self.disk.sync_dir(&self.dir)?;
-        let base = Base::of(self.disk.as_ref(), &self.dir, manifest);
+        let come = self.come()?;
+        let base = Base::at(self.disk.as_ref(), manifest, |info| self.place(info, &come));
         let checked = base.and_then(|base| {
             base.check()?;
             check(&base)?;
@@ -276,7 +256,23 @@ impl Incoming {
         if matches!(checked, Err(StateError::Damaged { .. })) {
             self.remove_damaged(own)?;
         }
-        checked
+        let base = checked?;
+        for info in self
+            .manifest
+            .parts
+            .iter()
+            .filter(|it| come.contains(&it.id))
+        {
+            let part = self.dir.join(info.id.file_name());
+            self.disk.rename(&self.come_path(info), &part)?;
+        }
+        let path = self.dir.join(NEW);
+        remove_if_there(self.disk.as_ref(), &path)?;
+        let file = self.disk.open(&path, Open::New)?;
+        file.write_at(&base.manifest().encode(), 0)?;
+        file.sync_data()?;
+        self.disk.sync_dir(&self.dir)?;
+        Ok(base)
     }
 
     /// Returns the parts that `finish` found damaged.
@@ -286,17 +282,33 @@ impl Incoming {
 
     // Removes the parts that are not as they came, but none of `own`.
     fn remove_damaged(&mut self, own: Option<&Base>) -> Result<(), StateError> {
-        let own = parts_of(own);
+        let (own, come) = (parts_of(own), self.come()?);
         for info in &self.manifest.parts {
-            if self.is_whole(info)? {
+            let path = self.place(info, &come);
+            if self.is_whole(info, &path)? {
                 continue;
             }
             self.damaged.insert(PartName(info.id.0));
-            if !own.contains(&info.id) {
-                remove_if_there(self.disk.as_ref(), &self.dir.join(info.id.file_name()))?;
+            if come.contains(&info.id) || !own.contains(&info.id) {
+                remove_if_there(self.disk.as_ref(), &path)?;
             }
         }
         Ok(())
+    }
+
+    // Returns the parts that have come and do not have their last names.
+    fn come(&self) -> Result<BTreeSet<PartId>, StateError> {
+        let names: BTreeSet<_> = texts(self.disk.list(&self.dir)?).into_iter().collect();
+        let parts = self.manifest.parts.iter();
+        let come = parts.filter(|info| names.contains(&file_name(info, COME)));
+        Ok(come.map(|info| info.id).collect())
+    }
+
+    fn place(&self, info: &PartInfo, come: &BTreeSet<PartId>) -> PathBuf {
+        match come.contains(&info.id) {
+            true => self.come_path(info),
+            false => self.dir.join(info.id.file_name()),
+        }
     }
 
     /// Returns whether there are files in `dir` of parts that another base than that of `manifest` has, on
@@ -348,9 +360,9 @@ impl Incoming {
         Ok(self.disk.sync_dir(&self.dir)?)
     }
 
-    // Whether the part is in place, and as its name says.
-    fn is_whole(&self, info: &PartInfo) -> Result<bool, StateError> {
-        let checked = Part::open(self.disk.as_ref(), &self.dir, info).and_then(|part| {
+    // Whether the part is at `path`, and as its name says.
+    fn is_whole(&self, info: &PartInfo, path: &std::path::Path) -> Result<bool, StateError> {
+        let checked = Part::open(self.disk.as_ref(), path, info).and_then(|part| {
             (0..part.len()).try_for_each(|chunk| part.chunk_bytes(chunk).map(drop))
         });
         match checked {

@@ -71,13 +71,13 @@ pub(super) struct ChunkInfo {
 }
 
 impl Part {
-    /// Opens the part, and checks its index.
+    /// Opens the part, and checks its index. The file at `path` need not have the name of the part yet.
     ///
     /// # Errors
     /// `Damaged`, also when the file is missing. `Io`.
-    pub(super) fn open(disk: &dyn Disk, dir: &Path, info: &PartInfo) -> Result<Self, StateError> {
+    pub(super) fn open(disk: &dyn Disk, path: &Path, info: &PartInfo) -> Result<Self, StateError> {
         let name = info.id.file_name();
-        let file = match disk.open(&dir.join(&name), Open::Existing) {
+        let file = match disk.open(path, Open::Existing) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(damaged(&name, "it is missing"));
             }

@@ -180,6 +180,25 @@ fn part_that_the_disk_has_damaged_is_asked_for_again_and_no_other_one() {
     }
 }
 
+/// A base was checked under the last names of its parts. So a crash meanwhile, or an error of the disk, threw
+/// away all that had come.
+#[test]
+fn interrupted_check_of_a_whole_base_keeps_all_its_parts() {
+    let (one, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let base = build_for_peers(one.path(), &without_heads(90, 5000));
+    let mut first = incoming(dir.path(), None, &base);
+    take(&mut first, &base, (777, usize::MAX), |_, _| {}).unwrap();
+    let failing = |_base: &Base| Err(std::io::Error::other("the power goes").into());
+    assert!(first.finish(1, None, failing).is_err());
+    drop(first);
+    assert!(open(dir.path()).unwrap().is_none());
+    let mut again = incoming(dir.path(), None, &base);
+    assert_eq!(again.progress().parts, 3);
+    assert!(again.next_part().unwrap().is_none());
+    let taken = again.finish(1, None, crate::state::check_rows).unwrap();
+    assert_eq!(taken.manifest().hash(), base.manifest().hash());
+}
+
 #[test]
 fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
