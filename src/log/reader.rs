@@ -189,6 +189,22 @@ impl LogReader {
         }))
     }
 
+    /// Returns when the entry of `author` at `place` arrived here, in ms since 1970; `None` when no branch
+    /// has it. Its values are not read.
+    ///
+    /// # Errors
+    /// `Damaged` when its frame cannot be read, `Io`.
+    pub fn arrived_ms(&self, author: &Author, place: FrontierTip) -> Result<Option<u64>, LogError> {
+        let Some(branch) = self.branch_of(author, place)? else {
+            return Ok(None);
+        };
+        if let Some(begin) = branch.begin.filter(|begin| begin.anchor.tip() == place) {
+            return Ok(Some(begin.arrived_ms));
+        }
+        let record = branch.header(place.seq)?;
+        Ok(record.map(|record| record.header.arrived_ms))
+    }
+
     /// Walks the entries of `branch` from `from` through the newest. Walks that read the same part
     /// at about the same time read and check it once.
     pub fn walk_shared(&self, branch: &Arc<Branch>, from: Seq) -> SharedWalk {

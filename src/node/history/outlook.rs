@@ -1,6 +1,6 @@
 //! Outlook: which entries of a store are final, which may become final, and who is in the way.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     id::Author,
@@ -58,8 +58,8 @@ impl Node {
         policy: &HistoryPolicy,
         now: bool,
     ) -> Result<Outlook, HistoryError> {
-        let facts = self.facts(store, policy, now).await?;
-        let points = facts.points(store);
+        let facts = Arc::new(self.facts(store, policy, now).await?);
+        let points = facts.points(store).await?;
         let places = points.iter().map(|point| point.act.act.anchors().clone());
         let mut consumers = store.held_history(places.collect()).await?;
         let (node, store) = (self.clone(), store.clone());

@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use crate::{
-    node::history::{branches::several, facts::Facts},
+    id::Author,
+    log::{LogError, LogReader},
+    node::{
+        HistoryError,
+        history::{branches::several, facts::Facts},
+    },
     protocol::{
         anchors_act::{ActBase, AnchorsAct},
         finality::DropPoint,
-        frontier::Frontier,
+        frontier::{Frontier, FrontierTip},
         placed_act::PlacedAct,
     },
-    store::{FoldedBase, Store},
+    store::{FoldedBase, ReadError, Store},
 };
 
 /// A place through which final entries can be removed.
@@ -24,7 +29,20 @@ pub(super) struct Point {
 impl Facts {
     /// Returns the points after the places where the logs of `store` begin, the oldest first. Each has all
     /// entries of those before it: of acts that two admins made at one time, one is left out.
-    pub(super) fn points(&self, store: &Store) -> Vec<Point> {
+    ///
+    /// # Errors
+    /// `Read`, `Panicked`.
+    pub(super) async fn points(
+        self: &Arc<Self>,
+        store: &Store,
+    ) -> Result<Vec<Point>, HistoryError> {
+        let (facts, store) = (Arc::clone(self), store.clone());
+        let looking = tokio::task::spawn_blocking(move || facts.find_points(&store));
+        let points = looking.await.map_err(|_panic| HistoryError::Panicked)?;
+        Ok(points.map_err(ReadError::from)?)
+    }
+
+    fn find_points(&self, store: &Store) -> Result<Vec<Point>, LogError> {
         let last = self.finality.last();
         // More entries than these are not final; nothing removes them.
         let open_bytes = store.bytes_after(&last);
@@ -38,9 +56,14 @@ impl Facts {
                 && covers(anchors, &begins)
                 && !covers(&begins, anchors);
             if is_point {
+                // By the clock of its admin, nothing that it made final came after it. Where that clock is
+                // behind, the entries themselves came later.
+                let mut arrived_ms = act.act.through_ms();
+                for (author, anchor) in anchors.iter() {
+                    arrived_ms = arrived_ms.max(arrival(store.log(), &author, anchor)?);
+                }
                 let rule = DropPoint {
-                    // Nothing that it made final came after it.
-                    arrived_ms: act.act.through_ms(),
+                    arrived_ms,
                     bytes_left: store.bytes_after(anchors).saturating_sub(open_bytes),
                 };
                 let act = Arc::clone(act);
@@ -49,7 +72,7 @@ impl Facts {
             }
         }
         points.reverse();
-        points
+        Ok(points)
     }
 
     /// Returns the base that admins name for the anchors of `folded`; `None` if no act that counts has them.
@@ -61,6 +84,23 @@ impl Facts {
         };
         let mut same = named().filter(|base| *base == folded.base);
         same.next().or_else(|| named().next())
+    }
+}
+
+/// Returns when the entry of `author` at `place` arrived here, in ms since 1970; 0 if it is not here or
+/// cannot be read.
+///
+/// # Errors
+/// `Io`, `NoDescriptor`.
+pub(super) fn arrival(
+    log: &LogReader,
+    author: &Author,
+    place: FrontierTip,
+) -> Result<u64, LogError> {
+    let arrived = log.arrived_ms(author, place);
+    match arrived {
+        Err(LogError::Damaged(_)) => Ok(0),
+        arrived => Ok(arrived?.unwrap_or(0)),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         history::{
             branches::several,
             facts::Facts,
-            points::{Point, covers},
+            points::{Point, arrival, covers},
         },
     },
     protocol::{
@@ -43,11 +43,11 @@ impl Node {
         now: bool,
     ) -> Result<Option<Pruned>, HistoryError> {
         let _turn = self.0.history.lock().await;
-        let facts = self.facts(store, policy, false).await?;
+        let facts = Arc::new(self.facts(store, policy, false).await?);
         if let Some(author) = several(&facts.finality.last()) {
             return Err(HistoryError::Branches { author });
         }
-        let points = facts.points(store);
+        let points = facts.points(store).await?;
         let point = match now {
             true => points.len().checked_sub(1),
             false => wanted(store, policy, &points).await?,
@@ -60,12 +60,7 @@ impl Node {
             };
         };
         let (number, anchors) = (act.act.number(), act.act.anchors().clone());
-        let (node, of, placed, facts) = (
-            self.clone(),
-            store.clone(),
-            Arc::clone(act),
-            Arc::new(facts),
-        );
+        let (node, of, placed) = (self.clone(), store.clone(), Arc::clone(act));
         let known = Arc::clone(&facts);
         let looking =
             tokio::task::spawn_blocking(move || node.reasons_to_keep(&of, &known, &placed));
@@ -131,7 +126,9 @@ impl Node {
         let base = folded.map_or(BaseState::NotDurable, |folded| base_state(facts, &folded));
         // By then an admin has had the time to look at what the act made void.
         let kept_ms = facts.policy.retention.hold_ms;
-        let is_settled = act.act.through_ms().saturating_add(kept_ms) <= store.now_ms();
+        let arrived_ms = arrival(root.log(), &act.by, act.at).map_err(ReadError::from)?;
+        let since_ms = act.act.through_ms().max(arrived_ms);
+        let is_settled = since_ms.saturating_add(kept_ms) <= store.now_ms();
         let void = facts.branches.void.len();
         let voided = if is_settled { 0 } else { void };
         Ok(may_drop(&DropFacts {

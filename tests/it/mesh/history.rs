@@ -6,6 +6,7 @@ use super::{
     roots::vouched,
     *,
 };
+use crate::support::writer::Writer;
 use lattice::{
     id::Author,
     node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tending},
@@ -267,6 +268,94 @@ async fn node_removes_by_itself_what_the_policy_does_not_keep() {
     node.close().await.unwrap();
 }
 
+/// The time in an act stood for the arrival of entries. So an admin whose clock is 40 days behind had all
+/// nodes remove them at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clock_of_an_admin_removes_nothing_early() {
+    let (dir, clock) = (
+        tempfile::tempdir().unwrap(),
+        Clock::manual(Clock::system().now_ms()),
+    );
+    let mut config = lattice::NodeConfig::new(dir.path()).create(true);
+    config.clock = clock.clone();
+    let node = lattice::Node::open(config).await.unwrap();
+    let id = node.create_store("s").await.unwrap().id;
+    let store = node.open_store(&id).unwrap();
+    fill(&store, "k", 10).await;
+    let anchors = store.frontier();
+    let base = store.fold(anchors.clone()).await.unwrap().base;
+    let policy = POLICY();
+    let through_ms = clock.now_ms() - policy.retention.age_ms - 1;
+    let act =
+        lattice::protocol::anchors_act::AnchorsAct::new(1, Some(base), through_ms, anchors, None);
+    node.publish_act(&store, &act.unwrap()).await.unwrap();
+    assert_eq!(node.prune(&store, &policy, false).await.unwrap(), None);
+    assert!(store.log_bytes() > 0);
+    clock.set(clock.now_ms() + policy.retention.age_ms);
+    let pruned = node.prune(&store, &policy, false).await.unwrap();
+    assert_eq!((pruned.unwrap().act, store.log_bytes()), (1, 0));
+    node.close().await.unwrap();
+}
+
+/// A member that forked its log once kept the history of the store on all nodes for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn void_branch_holds_history_for_a_week() {
+    let (dir, clock) = (
+        tempfile::tempdir().unwrap(),
+        Clock::manual(Clock::system().now_ms()),
+    );
+    let mut config = lattice::NodeConfig::new(dir.path()).create(true);
+    config.clock = clock.clone();
+    let node = lattice::Node::open(config).await.unwrap();
+    let id = node.create_store("s").await.unwrap().id;
+    let store = node.open_store(&id).unwrap();
+    let mut writer = Writer::new([8; 32], id);
+    let (secret, _expires_ms) = node.invite(Role::Writer, 60_000).await.unwrap();
+    node.redeem(&secret, writer.author()).await.unwrap();
+    let now_ms = clock.now_ms();
+    let write = |writer: &mut Writer, key: &'static str| {
+        let put = lattice::protocol::entry::Op::Put {
+            key: key.into(),
+            value: "v".into(),
+            expires_ms: None,
+        };
+        writer.write(now_ms, vec![put], std::collections::BTreeSet::new(), false)
+    };
+    let first = write(&mut writer, "/b/1");
+    let mut copy = writer.clone();
+    let last = write(&mut writer, "/b/2");
+    let void = write(&mut copy, "/void");
+    for entry in [&first, &last, &void] {
+        let taken = store.ingest(vec![entry.signed.encode().into()]).await;
+        assert!(matches!(
+            taken.unwrap()[..],
+            [lattice::store::Ingested::Applied(_)]
+        ));
+    }
+    let tip = lattice::protocol::frontier::FrontierTip::of(&last);
+    let anchors: lattice::protocol::frontier::Frontier =
+        [(writer.author(), tip)].into_iter().collect();
+    let base = store.fold(anchors.clone()).await.unwrap().base;
+    let act = lattice::protocol::anchors_act::AnchorsAct::new(1, Some(base), now_ms, anchors, None);
+    node.publish_act(&store, &act.unwrap()).await.unwrap();
+    assert!(store.get(b"/void").await.unwrap().is_none());
+    let kept = node.prune(&store, &POLICY(), true).await;
+    let Err(HistoryError::NotYet(reasons)) = kept else {
+        panic!("{kept:?}")
+    };
+    assert!(
+        matches!(reasons[..], [NotYet::Voided { .. }]),
+        "{reasons:?}"
+    );
+    clock.set(clock.now_ms() + POLICY().retention.hold_ms);
+    let pruned = node.prune(&store, &POLICY(), true).await.unwrap().unwrap();
+    assert_eq!((pruned.removed.voids, pruned.removed.branches), (1, 1));
+    has(&store, "/b/2", "v").await;
+    assert!(store.get(b"/void").await.unwrap().is_none());
+    assert!(store.verify().await.unwrap().damage.is_empty());
+    node.close().await.unwrap();
+}
+
 /// A consumer that has not got entries keeps them, for some time.
 #[tokio::test(flavor = "multi_thread")]
 async fn consumer_holds_history_until_it_is_done_or_too_old() {
@@ -448,6 +537,76 @@ async fn member_without_progress_becomes_dormant_by_itself() {
         assert!(number < 100, "b is back and not waited for");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    for peer in [a, b, c] {
+        peer.stop().await;
+    }
+}
+
+/// The best ranked admin decides who is waited for. Once it is gone itself, the next one does, and history
+/// goes on to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn next_admin_takes_over_from_one_that_is_gone() {
+    let a = Peer::new("a").await;
+    let (b, c) = (Peer::new("b").await, Peer::new("c").await);
+    b.join(&a, Role::Admin).await;
+    c.join(&a, Role::Writer).await;
+    let (of_a, of_b) = shared(&a, &b).await;
+    let of_c = until("c opens it", async || c.node.open_store(&of_a.id())).await;
+    let (id_of_a, id_of_c) = (a.node.id(), c.node.id());
+    let mut policy = POLICY();
+    policy.store.dormant_after_ms = 3_600_000;
+    a.node.set_history_policy(&of_a, &policy).await.unwrap();
+    until("b has the policy", async || {
+        (b.node.history_policy(&of_b.id()).await.unwrap() == policy).then_some(())
+    })
+    .await;
+    fill(&of_a, "a", 20).await;
+    has(&of_b, "/a/9", "19").await;
+    has(&of_c, "/a/9", "19").await;
+
+    // C is gone. That is for A to say.
+    let mut tending = Tending::default();
+    let ten_minutes = Duration::from_secs(600);
+    tending.look(&b.node, ten_minutes).await;
+    drop(of_c);
+    let away = c.stop().await;
+    for number in 0..12 {
+        of_a.put("/n", number.to_string()).await.unwrap();
+        has(&of_b, "/n", &number.to_string()).await;
+        tending.look(&b.node, ten_minutes).await;
+    }
+    for gone in [&id_of_a, &id_of_c] {
+        assert!(!b.node.is_dormant(gone).await.unwrap());
+    }
+    let c = Peer::at(away, "").await;
+    let of_c = until("c opens it", async || c.node.open_store(&of_a.id())).await;
+    has(&of_c, "/n", "11").await;
+
+    // And now A.
+    let mut tending = Tending::default();
+    tending.look(&b.node, ten_minutes).await;
+    drop(of_a);
+    let away = a.stop().await;
+    let mut passed = 0;
+    while !b.node.is_dormant(&id_of_a).await.unwrap() {
+        assert!(passed < 600, "a is waited for after {passed} minutes");
+        let number = format!("b{passed}");
+        of_b.put("/n", number.clone()).await.unwrap();
+        has(&of_c, "/n", &number).await;
+        passed += 10;
+        tending.look(&b.node, ten_minutes).await;
+    }
+    assert!(passed >= 60, "{passed} minutes");
+    assert!(!b.node.is_dormant(&id_of_c).await.unwrap());
+    // The acks may have been those of the moment before the last entry.
+    let all = of_b.frontier();
+    if make_final(&b, &of_b).await.anchors != all {
+        assert_eq!(make_final(&b, &of_b).await.anchors, all);
+    }
+    prune(&b, &of_b).await;
+    let a = Peer::at(away, "").await;
+    let of_a = until("a opens it", async || a.node.open_store(&of_b.id())).await;
+    has(&of_a, "/n", &format!("b{}", passed - 10)).await;
     for peer in [a, b, c] {
         peer.stop().await;
     }
