@@ -14,6 +14,7 @@ use std::{
 use ed25519_dalek::SigningKey;
 use tokio::{
     runtime::Handle,
+    sync::OwnedMutexGuard,
     task::{JoinError, JoinSet},
 };
 
@@ -141,9 +142,9 @@ pub(super) struct Inner {
     // The history of stores, as of the last look. Never held across an await; `stores` may be taken
     // meanwhile.
     pub(super) histories: Mutex<BTreeMap<StoreId, HistorySummary>>,
-    // Held while entries are made final, or removed, across awaits: what the one has found would not hold
-    // for the other. No other lock of the node is taken before it.
-    pub(super) history: tokio::sync::Mutex<()>,
+    // By store: held while its entries are made final, or removed, across awaits: what the one has found would
+    // not hold for the other. No other lock of the node is taken before it. The map is held for a look.
+    pub(super) history_turns: Mutex<BTreeMap<StoreId, Arc<tokio::sync::Mutex<()>>>>,
     // Of each store the writers that have all of the last act about it. Logs are read while it is held: not
     // on an event loop.
     pub(super) stability: Mutex<BTreeMap<StoreId, Stability>>,
@@ -261,7 +262,7 @@ impl Node {
             meta,
             heard,
             histories: Mutex::default(),
-            history: tokio::sync::Mutex::default(),
+            history_turns: Mutex::default(),
             stability: Mutex::default(),
             mended,
             restored,
@@ -334,6 +335,17 @@ impl Node {
         removed.map_err(|source| OpenError::refused(data_dir, source))?;
         self.0.restored.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Waits until nobody makes entries of `store` final or removes them. Others wait until the guard is dropped.
+    pub(super) async fn history_turn(&self, store: &StoreId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let turns = self.0.history_turns.lock();
+            let mut turns = turns.unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|other, turn| other == store || Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(*store).or_default())
+        };
+        turn.lock_owned().await
     }
 
     /// Returns the data store: the default store, for the keys of people and programs. Every node of

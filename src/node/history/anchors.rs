@@ -46,7 +46,7 @@ impl Node {
         policy: &HistoryPolicy,
         now: bool,
     ) -> Result<Option<Final>, HistoryError> {
-        let _turn = self.0.history.lock().await;
+        let _turn = self.history_turn(&store.id()).await;
         let role = self.members().role(&self.id());
         if role != Some(Role::Admin) {
             return Err(HistoryError::NotAdmin { role });

@@ -42,7 +42,7 @@ impl Node {
         policy: &HistoryPolicy,
         now: bool,
     ) -> Result<Option<Pruned>, HistoryError> {
-        let _turn = self.0.history.lock().await;
+        let _turn = self.history_turn(&store.id()).await;
         let facts = Arc::new(self.facts(store, policy, false).await?);
         if let Some(author) = several(&facts.finality.last()) {
             return Err(HistoryError::Branches { author });

@@ -8,7 +8,7 @@ use crate::{
         Final, HistoryError, HistoryPolicy, HistorySummary, Node, Pruned,
         history::{dormancy::Patience, summary::awaited},
     },
-    protocol::membership::role::Role,
+    protocol::{finality::Looks, membership::role::Role},
     store::{ReadError, Store},
 };
 
@@ -33,8 +33,7 @@ pub struct Tending {
 
 #[derive(Debug, Default)]
 struct Looked {
-    log_bytes: u64,
-    since: Duration,
+    looks: Looks,
     // The last error, so that it is logged once.
     error: Option<String>,
 }
@@ -50,18 +49,14 @@ impl Tending {
     /// and shown by [`Node::outlook`]. Cancel-safe: a dropped call may still do what it has begun.
     pub async fn look(&mut self, node: &Node, elapsed: Duration) {
         let root = node.root().id();
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let mut stores = node.shared_stores();
         stores.retain(|store| store.id() != root);
         self.looked
             .retain(|id, _| stores.iter().any(|store| store.id() == *id));
         for store in stores {
-            let log_bytes = store.log_bytes();
-            let looked = self.looked.entry(store.id()).or_insert(Looked {
-                since: EVERY,
-                ..Looked::default()
-            });
-            looked.since = looked.since.saturating_add(elapsed);
-            if looked.since < EVERY && log_bytes.abs_diff(looked.log_bytes) < CHANGE_BYTES {
+            let looked = self.looked.entry(store.id()).or_default();
+            if !looked.looks.is_due(elapsed_ms, store.log_bytes()) {
                 continue;
             }
             let mut summary = HistorySummary::default();
@@ -105,11 +100,8 @@ impl Tending {
             if let Some(error) = error.as_ref().filter(|_| is_new) {
                 tracing::warn!(store = %store.id(), error, "history cannot be ended");
             }
-            *looked = Looked {
-                log_bytes: store.log_bytes(),
-                since: Duration::ZERO,
-                error,
-            };
+            looked.looks.looked(&id, store.log_bytes());
+            looked.error = error;
         }
         self.waited = self.waited.saturating_add(elapsed);
         if self.waited < WAITED {
@@ -174,8 +166,5 @@ impl Node {
     }
 }
 
-// A store of which the logs have not changed much is looked at this often.
-const EVERY: Duration = Duration::from_secs(600);
-const CHANGE_BYTES: u64 = 1 << 20;
 // Members are looked at this often.
 const WAITED: Duration = Duration::from_secs(60);

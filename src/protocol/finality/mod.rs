@@ -33,6 +33,7 @@ mod chains;
 mod collect;
 mod drop_check;
 mod finality;
+mod looks;
 mod policy;
 mod proven;
 mod retention;
@@ -44,6 +45,7 @@ pub use chains::Chains;
 pub use collect::{Collection, Collections};
 pub use drop_check::{BaseState, DropFacts, NotYet, may_drop};
 pub use finality::{Arrival, Fate, Finality};
+pub use looks::Looks;
 pub use policy::{DORMANT_AFTER_MS_MIN, DORMANT_BYTES_MIN, HistoryPolicy};
 pub use proven::{Heard, Proven};
 pub use retention::{
