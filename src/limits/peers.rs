@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    KEY_BYTES_MAX, STATUS_BYTES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_WORK_MS_MAX, VALUE_INLINE_BYTES_MAX,
+    KEY_BYTES_MAX, STATUS_BYTES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WINDOW_BYTES,
+    SYNC_WORK_MS_MAX, VALUE_INLINE_BYTES_MAX,
 };
 
 /// Acks in one gossip message or status that a node keeps for one author: its branches. More show
@@ -54,6 +55,14 @@ pub const BASE_FLOOR_MS: u64 = SYNC_WORK_MS_MAX;
 /// use. A slower peer is given up, because a store takes one base at a time; parts that have come are
 /// kept.
 pub const BASE_FLOOR_BYTES: u64 = 512 << 10;
+/// Time for which a peer that takes a base may be silent after a part. What is on its way by then comes as
+/// slowly as a base may: a window of the stream, and the frames that wait to be written to it.
+pub const BASE_WANT_TIMEOUT: Duration = Duration::from_millis(
+    SYNC_WORK_MS_MAX
+        + (SYNC_WINDOW_BYTES as u64 + (SYNC_FRAMES_AHEAD * BASE_PIECE_BYTES) as u64)
+            * BASE_FLOOR_MS
+            / BASE_FLOOR_BYTES,
+);
 /// Milliseconds for which a peer that has failed to give its base is asked last. Doubles with each failure.
 pub const BASE_LAST_MIN_MS: u64 = 60_000;
 /// Longest time in milliseconds for which such a peer is asked last.

@@ -16,7 +16,7 @@ use iroh_mdns_address_lookup::MdnsAddressLookup;
 use crate::{
     limits::{
         BIND_AGAIN_MAX, BIND_AGAIN_MIN, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX,
-        PEER_STREAMS_MAX, PEER_WINDOW_BYTES,
+        PEER_STREAMS_MAX, PEER_WINDOW_BYTES, SYNC_WINDOW_BYTES,
     },
     net::{
         config::{NetConfig, Relay},
@@ -49,6 +49,7 @@ pub(super) async fn bind(
         .max_concurrent_uni_streams(GOSSIP_STREAMS_MAX.into())
         // Without it, each stream that no task reads could hold a whole stream window of bytes.
         .receive_window(PEER_WINDOW_BYTES.into())
+        .stream_receive_window(SYNC_WINDOW_BYTES.into())
         .build();
     let builder = match &config.relay {
         Relay::N0 => Endpoint::builder(presets::N0),

@@ -15,7 +15,10 @@ use tokio::{
 
 use crate::{
     id::Author,
-    limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
+    limits::{
+        BASE_WANT_TIMEOUT, SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD,
+        SYNC_WORK_TIMEOUT,
+    },
     net::{
         bases::{BaseFailure, Bases, Source},
         error::{BUSY, NO_STORE, PeerError, UPDATE},
@@ -451,6 +454,7 @@ fn patience(waits_for: Option<WaitsFor>) -> Duration {
         Some(WaitsFor::Hello | WaitsFor::Answer | WaitsFor::Tips) => SYNC_ANSWER_TIMEOUT,
         // The peer reads or writes its disk, or reads the entries that this side sends.
         Some(WaitsFor::Entries | WaitsFor::Want | WaitsFor::Base) | None => SYNC_WORK_TIMEOUT,
+        Some(WaitsFor::BaseWant) => BASE_WANT_TIMEOUT,
     }
 }
 

@@ -69,7 +69,7 @@ impl Default for Fetching {
 #[derive(Debug, Default)]
 pub(super) struct BaseOffer {
     // True once the peer has asked for the base.
-    is_asked: bool,
+    pub(super) is_asked: bool,
     parts: BTreeSet<PartName>,
 }
 

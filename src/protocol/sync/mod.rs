@@ -133,7 +133,8 @@ pub struct Summary {
 }
 
 /// A message that the session expects from the peer. The peer has `SYNC_ANSWER_TIMEOUT` for the
-/// first three, which need no disk, and `SYNC_WORK_TIMEOUT` for the others.
+/// first three, which need no disk, `BASE_WANT_TIMEOUT` for the last one, and `SYNC_WORK_TIMEOUT` for the
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitsFor {
     /// The opener's first message.
@@ -148,6 +149,9 @@ pub enum WaitsFor {
     Want,
     /// The rest of the manifest, or of the part that was asked for.
     Base,
+    /// A WantPart or a Done, from a peer that takes the base of this side. What was sent last may still be
+    /// on its way.
+    BaseWant,
 }
 
 #[cfg(test)]

@@ -336,6 +336,9 @@ impl Session {
                 Some(WaitsFor::Base)
             }
             (Phase::Exchange, Wants::Waiting, _) => Some(WaitsFor::Entries),
+            (Phase::Exchange, _, Serving::Idle) if self.base_offer.is_asked => {
+                Some(WaitsFor::BaseWant)
+            }
             (Phase::Exchange, _, Serving::Idle) => Some(WaitsFor::Want),
             (Phase::Exchange | Phase::Finished, ..) => None,
         }

@@ -136,6 +136,8 @@ fn base_is_served_once_and_each_part_once() {
         let sent_piece = sent(session.on_piece_read(piece("manifest")));
         assert_eq!(sent_piece, [manifest("manifest", false)]);
         assert_eq!(sent(session.on_read_end()), [manifest("", true)]);
+        // Most of it may still be on its way, over a slow link.
+        assert_eq!(session.waits_for(), Some(WaitsFor::BaseWant));
         session
     };
     let mut session = serving();
