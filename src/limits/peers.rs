@@ -19,6 +19,8 @@ pub const ACK_KEPT_BYTES_MAX: usize = 64 << 10;
 /// Acks of other members that are kept, one for each member and store. Of more, those that come first are
 /// kept: what is lost is heard again.
 pub const ACKS_KEPT_MAX: usize = 4096;
+/// Bytes of all of them. For one that does not fit, longer ones are given up, the longest first.
+pub const ACKS_KEPT_BYTES_MAX: usize = 32 << 20;
 /// Bytes of acks of other members in a status, which has own ones, too. The rest goes with the next status.
 pub const ACKS_RELAYED_BYTES_MAX: usize = 256 << 10;
 /// Acks of other members in a status. Those after it are not looked at.

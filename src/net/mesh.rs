@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     id::{Author, StoreId},
-    limits::{ACK_BRANCHES_MAX, ACKS_RELAYED_BYTES_MAX, ACKS_RELAYED_MAX, OWN_TIP_WAIT_MAX},
+    limits::{ACKS_RELAYED_BYTES_MAX, ACKS_RELAYED_MAX, OWN_TIP_WAIT_MAX},
     net::{
         acks::{Acks, Apart},
         address::{Addresses, endpoint_id},
@@ -34,7 +34,6 @@ use crate::{
     protocol::{
         ack::{Ack, ClaimedAck},
         announce::Announce,
-        frontier::Frontier,
     },
     store::Store,
     wire::net,
@@ -413,8 +412,8 @@ impl Mesh {
         match claimed.verify() {
             Ok(ack) => {
                 let claimed = self.claimed(&ack, bytes.clone());
-                let ack = self.known_part(ack, &store);
-                self.node.keep_ack(&ack, bytes);
+                let (ack, is_cut) = self.known_part(ack, &store);
+                self.node.keep_ack(&ack, bytes, is_cut);
                 if self.acks.take(&ack)
                     && let Some(claimed) = claimed
                 {
@@ -446,8 +445,8 @@ impl Mesh {
         match claimed.verify() {
             Ok(ack) => {
                 let claimed = self.claimed(&ack, bytes.clone());
-                let ack = self.known_part(ack, &store);
-                self.node.keep_ack(&ack, bytes);
+                let (ack, is_cut) = self.known_part(ack, &store);
+                self.node.keep_ack(&ack, bytes, is_cut);
                 self.acks.restart(&ack);
                 if let Some(claimed) = claimed {
                     self.roots.hear(claimed);
@@ -470,19 +469,11 @@ impl Mesh {
         })
     }
 
-    // Returns `ack` without the authors that nobody has admitted and of whom nothing is here.
-    fn known_part(&self, mut ack: Ack, store: &Store) -> Ack {
+    // Returns `ack` without the authors that nobody has admitted and of whom nothing is here, and whether
+    // there are such.
+    fn known_part(&self, ack: Ack, store: &Store) -> (Ack, bool) {
         let (members, own) = (self.node.members(), store.frontier());
-        let is_known = |author: &Author| members.get(author).is_some() || own.seq(author) > 0;
-        let mut frontier = Frontier::default();
-        for (author, tips) in ack.frontier.by_author() {
-            if is_known(&author) {
-                let kept = tips.iter().take(ACK_BRANCHES_MAX);
-                frontier.set_tips(author, kept.copied().collect());
-            }
-        }
-        ack.frontier = frontier;
-        ack
+        ack.known_part(|author| members.get(author).is_some() || own.seq(author) > 0)
     }
 
     /// Counts a message that no honest peer sends. Every `STRIKES_MAX` of them the peer is shut out

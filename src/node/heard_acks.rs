@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, StoreId},
-    limits::ACKS_KEPT_MAX,
+    limits::{ACKS_KEPT_BYTES_MAX, ACKS_KEPT_MAX},
     log::{LogError, LogReader},
     protocol::{
         ack::{Ack, AckPlace},
@@ -51,6 +51,31 @@ struct SignedAcks {
     latest: BTreeMap<(StoreId, Author), SignedAck>,
     // Those that are not on disk as they are here, or are to be removed there.
     unwritten: BTreeSet<(StoreId, Author)>,
+    // Subset of `latest`: those that name authors of whom nothing was known here, so that `HeardAcks::latest`
+    // has only a part of them. Cleared by `hear_all`.
+    cut: BTreeSet<(StoreId, Author)>,
+}
+
+impl SignedAcks {
+    // Makes room for an ack of `bytes` in place of that of `key`: longer ones are given up, the longest first.
+    // False if there are none.
+    fn make_room(&mut self, key: &(StoreId, Author), bytes: usize) -> bool {
+        loop {
+            let others = || self.latest.iter().filter(|(other, _)| *other != key);
+            let sum: usize = others().map(|(_, ack)| ack.bytes.len()).sum();
+            if sum.saturating_add(bytes) <= ACKS_KEPT_BYTES_MAX {
+                return true;
+            }
+            let longest = others().max_by_key(|(_, ack)| ack.bytes.len());
+            let Some((longest, _)) = longest.filter(|(_, ack)| ack.bytes.len() > bytes) else {
+                return false;
+            };
+            let longest = *longest;
+            self.latest.remove(&longest);
+            self.cut.remove(&longest);
+            self.unwritten.insert(longest);
+        }
+    }
 }
 
 /// A signed ack on disk, with the store that it is about and its node.
@@ -75,9 +100,9 @@ impl HeardAcks {
     }
 
     /// Hears an ack, and keeps it as it was signed, if it is later than the one before. The caller has checked
-    /// that a member has signed it.
+    /// that a member has signed it. `is_cut`: `ack` lacks authors that the signed one names.
     #[cfg(feature = "net")]
-    pub(in crate::node) fn keep(&self, ack: &Ack, bytes: Bytes) {
+    pub(in crate::node) fn keep(&self, ack: &Ack, bytes: Bytes, is_cut: bool) {
         let (key, place) = ((ack.store, ack.node), ack.place());
         let says_the_same = {
             let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,8 +121,9 @@ impl HeardAcks {
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = signed.latest.get(&key);
         // Members sign again and again. An ack with the same content is neither written nor passed on.
-        if known.is_some_and(|known| known.place >= place || says_the_same)
+        if known.is_some_and(|known| known.place >= place || says_the_same && !is_cut)
             || known.is_none() && signed.latest.len() >= ACKS_KEPT_MAX
+            || !signed.make_room(&key, bytes.len())
         {
             return;
         }
@@ -110,6 +136,39 @@ impl HeardAcks {
         };
         signed.latest.insert(key, kept);
         signed.unwritten.insert(key);
+        if is_cut {
+            signed.cut.insert(key);
+        } else {
+            signed.cut.remove(&key);
+        }
+    }
+
+    // Hears acks about `store` again of which only a part was of use: more authors may be known by now.
+    fn hear_all(&self, store: StoreId, is_known: impl Fn(&Author) -> bool) {
+        let cut: Vec<_> = {
+            let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+            let cut = signed.cut.range(range(store));
+            cut.filter_map(|key| Some((*key, signed.latest.get(key)?.bytes.clone())))
+                .collect()
+        };
+        for (key, bytes) in cut {
+            let Ok(ack) = Ack::open(bytes) else {
+                continue;
+            };
+            let (ack, is_cut) = ack.known_part(&is_known);
+            {
+                let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = latest.get(&key);
+                if known.is_none_or(|known| known.place() <= ack.place()) {
+                    latest.insert(key, ack.clone());
+                }
+            }
+            let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_same = |kept: &SignedAck| kept.place == ack.place();
+            if !is_cut && signed.latest.get(&key).is_some_and(is_same) {
+                signed.cut.remove(&key);
+            }
+        }
     }
 
     /// Takes acks that were read from the disk. Those that are not signed by their node are left out, and
@@ -119,7 +178,9 @@ impl HeardAcks {
             let opened = Ack::open(bytes.clone()).ok();
             let ack = opened.filter(|ack| (ack.store, ack.node) == key && !ack.is_part);
             let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(ack) = ack.filter(|_| signed.latest.len() < ACKS_KEPT_MAX) else {
+            let has_room =
+                signed.latest.len() < ACKS_KEPT_MAX && signed.make_room(&key, bytes.len());
+            let Some(ack) = ack.filter(|_| has_room) else {
                 signed.unwritten.insert(key);
                 continue;
             };
@@ -139,17 +200,32 @@ impl HeardAcks {
     }
 
     /// Returns what is to be written to disk, and counts it as written. Acks of nodes that are no members any
-    /// more are forgotten.
-    pub(in crate::node) fn take_unwritten(&self, members: &Members) -> UnwrittenAcks {
+    /// more are forgotten, and those about stores of which `is_open` is false.
+    pub(in crate::node) fn take_unwritten(
+        &self,
+        members: &Members,
+        is_open: impl Fn(&StoreId) -> bool,
+    ) -> UnwrittenAcks {
+        let is_needed =
+            |(store, node): &(StoreId, Author)| members.role(node).is_some() && is_open(store);
+        {
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.retain(|key, _| is_needed(key));
+        }
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        let SignedAcks { latest, unwritten } = &mut *signed;
+        let SignedAcks {
+            latest,
+            unwritten,
+            cut,
+        } = &mut *signed;
         latest.retain(|key, _| {
-            let is_member = members.role(&key.1).is_some();
-            if !is_member {
+            let is_kept = is_needed(key);
+            if !is_kept {
                 unwritten.insert(*key);
             }
-            is_member
+            is_kept
         });
+        cut.retain(|key| latest.contains_key(key));
         let unwritten = std::mem::take(unwritten).into_iter();
         let kept = |key| latest.get(&key).map(|ack| ack.bytes.clone());
         unwritten.map(|key| (key, kept(key))).collect()
@@ -182,6 +258,12 @@ impl HeardAcks {
         members: &Members,
     ) -> Result<BTreeMap<Author, Proven>, LogError> {
         let is_member = |node: &Author| members.role(node).is_some();
+        for (store, log) in [(store, log), (root, root_log)] {
+            let is_here = |author: &Author| !log.of(author).is_empty();
+            self.hear_all(store, |author| {
+                members.get(author).is_some() || is_here(author)
+            });
+        }
         let pairs: Vec<(Ack, Ack)> = {
             let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
             latest.retain(|(_, node), _| is_member(node));
@@ -216,8 +298,21 @@ fn range(store: StoreId) -> std::ops::RangeInclusive<(StoreId, Author)> {
 mod tests {
     use ed25519_dalek::SigningKey;
 
+    use std::convert::Infallible;
+
     use super::*;
-    use crate::protocol::frontier::Frontier;
+    use crate::{
+        id::EntryId,
+        protocol::{
+            entry::Parent,
+            frontier::{Frontier, FrontierTip},
+            hlc::Hlc,
+            membership::{
+                acts::Acts,
+                role::{Act, Role},
+            },
+        },
+    };
 
     const STORE: StoreId = StoreId([7; 16]);
 
@@ -248,9 +343,9 @@ mod tests {
     fn signed_acks_are_written_and_read_again_and_an_older_one_is_no_news() {
         let heard = HeardAcks::default();
         let (ack, bytes) = signed(1, STORE, 5);
-        heard.keep(&ack, bytes.clone());
+        heard.keep(&ack, bytes.clone(), false);
         let (old, old_bytes) = signed(1, STORE, 4);
-        heard.keep(&old, old_bytes);
+        heard.keep(&old, old_bytes, false);
         let key = (STORE, ack.node);
         assert_eq!(latest(&heard), [(key, (10, 5))]);
         let unwritten = std::mem::take(&mut heard.signed.lock().unwrap().unwritten);
@@ -287,9 +382,115 @@ mod tests {
                     ..ack.clone()
                 },
                 bytes.clone(),
+                false,
             );
         }
-        heard.keep(&ack, vec![0; crate::limits::ACK_KEPT_BYTES_MAX + 1].into());
+        let long = vec![0; crate::limits::ACK_KEPT_BYTES_MAX + 1];
+        heard.keep(&ack, long.into(), false);
         assert_eq!(heard.signed.lock().unwrap().latest.len(), ACKS_KEPT_MAX);
+    }
+
+    /// The number of acks was bounded, and each one's length: 256 MiB. Short ones push long ones out.
+    #[test]
+    fn n8_bytes_of_acks_that_are_kept_are_bounded() {
+        let heard = HeardAcks::default();
+        let (ack, _bytes) = signed(1, STORE, 5);
+        let keep = |n: usize, bytes: usize| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            let store = StoreId(id);
+            let ack = Ack {
+                store,
+                ..ack.clone()
+            };
+            heard.keep(&ack, vec![0; bytes].into(), false);
+        };
+        let bytes_of = || {
+            let signed = heard.signed.lock().unwrap();
+            let latest = signed.latest.values();
+            latest.map(|ack| ack.bytes.len()).collect::<Vec<_>>()
+        };
+        let longest = crate::limits::ACK_KEPT_BYTES_MAX;
+        let full = ACKS_KEPT_BYTES_MAX / longest;
+        (0..full + 10).for_each(|n| keep(n, longest));
+        assert_eq!(bytes_of(), vec![longest; full]);
+        (1000..1500).for_each(|n| keep(n, 500));
+        let bytes = bytes_of();
+        assert_eq!(bytes.iter().filter(|it| **it == 500).count(), 500);
+        assert!(bytes.iter().sum::<usize>() <= ACKS_KEPT_BYTES_MAX);
+        assert_eq!(bytes.len(), 500 + full - 4, "no more than had to go");
+        // Those are removed from the disk, too.
+        assert_eq!(heard.signed.lock().unwrap().unwritten.len(), 500 + full);
+    }
+
+    #[test]
+    fn acks_about_stores_that_were_closed_are_removed() {
+        let heard = HeardAcks::default();
+        let (ack, bytes) = signed(1, STORE, 5);
+        heard.keep(&ack, bytes, false);
+        let other = StoreId([8; 16]);
+        let (of_other, bytes) = signed(1, other, 6);
+        heard.keep(&of_other, bytes.clone(), false);
+        let members = members(ack.node, &[]);
+        let unwritten = heard.take_unwritten(&members, |store| *store == other);
+        let expected = [((STORE, ack.node), None), ((other, ack.node), Some(bytes))];
+        assert_eq!(unwritten, expected);
+        let latest = heard.latest.lock().unwrap();
+        assert_eq!(latest.keys().collect::<Vec<_>>(), [&(other, ack.node)]);
+    }
+
+    // The members of a mesh of `creator`, who has granted a role to `writers`.
+    fn members(creator: Author, writers: &[Author]) -> Members {
+        let grants = writers.iter().map(|it| (*it, Act::Grant(Role::Writer)));
+        let acts = Acts {
+            place: Parent {
+                hlc: Hlc::ZERO,
+                author: creator,
+                id: EntryId([1; 32]),
+                seq: 1,
+            },
+            cites: Vec::new(),
+            needs_authority: false,
+            anchors: Vec::new(),
+            founds: Vec::new(),
+            describes: Vec::new(),
+            acts: grants.collect(),
+        };
+        let leads = |_: &Author, _, _| Ok::<_, Infallible>(Some(true));
+        let Ok(members) = Members::evaluate(creator, StoreId([1; 16]), [&acts], leads);
+        members
+    }
+
+    /// The rest of such an ack was lost until its node signed again: nothing became final meanwhile.
+    #[test]
+    fn ack_that_names_an_unknown_author_is_heard_again_once_that_is_a_member() {
+        let heard = HeardAcks::default();
+        let (ack, _bytes) = signed(1, STORE, 5);
+        let new = Author([9; 32]);
+        let tip = FrontierTip {
+            seq: 3,
+            id: EntryId([3; 32]),
+        };
+        let ack = Ack {
+            frontier: [(new, tip)].into_iter().collect(),
+            ..ack
+        };
+        let bytes = ack.sign(&SigningKey::from_bytes(&[1; 32]));
+        let before = members(ack.node, &[]);
+        let (cut, is_cut) = ack
+            .clone()
+            .known_part(|author| before.get(author).is_some());
+        assert!(is_cut && cut.frontier.is_empty());
+        heard.keep(&cut, bytes, is_cut);
+        let log = LogReader::default();
+        let root = StoreId([1; 16]);
+        let tips = |members: &Members| {
+            heard.proven((STORE, &log), (root, &log), members).unwrap();
+            let latest = heard.latest.lock().unwrap();
+            latest[&(STORE, ack.node)].frontier.tips(&new).to_vec()
+        };
+        assert_eq!(tips(&before), []);
+        assert_eq!(tips(&members(ack.node, &[new])), [tip]);
+        assert!(heard.signed.lock().unwrap().cut.is_empty());
     }
 }

@@ -42,9 +42,9 @@ impl Node {
     }
 
     /// Keeps an ack that another member has signed, as `ack`, with the tips that are of use here, and as it
-    /// came, in `signed`: it may prove that entries can become final.
-    pub(crate) fn keep_ack(&self, ack: &Ack, signed: Bytes) {
-        self.0.heard.keep(ack, signed);
+    /// came, in `signed`: it may prove that entries can become final. `is_cut`: authors were left out.
+    pub(crate) fn keep_ack(&self, ack: &Ack, signed: Bytes, is_cut: bool) {
+        self.0.heard.keep(ack, signed, is_cut);
     }
 
     /// Returns the latest signed acks of other members, by store and node.

@@ -368,7 +368,11 @@ impl Node {
     /// Writes the acks of other members that have come since the last time to disk. If that fails they are
     /// kept in memory. Writes a file: not for an event loop.
     pub(crate) fn keep_acks(&self) {
-        let acks = self.0.heard.take_unwritten(&self.members());
+        let is_open = |store: &StoreId| {
+            let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+            stores.contains_key(store)
+        };
+        let acks = self.0.heard.take_unwritten(&self.members(), is_open);
         if acks.is_empty() {
             return;
         }

@@ -14,7 +14,7 @@ use prost::Message as _;
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::{SEQ_MAX, SYNC_ITEMS_MAX},
+    limits::{ACK_BRANCHES_MAX, SEQ_MAX, SYNC_ITEMS_MAX},
     protocol::{
         agreement::StateClaim,
         frontier::{Frontier, FrontierHash, FrontierTip},
@@ -89,6 +89,23 @@ pub enum AckError {
 pub type AckPlace = (u64, u64);
 
 impl Ack {
+    /// Returns the ack without the tips that are of no use: those of authors of whom nothing is known, and of
+    /// others those after the first `ACK_BRANCHES_MAX`. Also returns whether authors were left out.
+    #[must_use]
+    pub fn known_part(mut self, is_known: impl Fn(&Author) -> bool) -> (Self, bool) {
+        let (mut frontier, mut is_cut) = (Frontier::default(), false);
+        for (author, tips) in self.frontier.by_author() {
+            if is_known(&author) {
+                let kept = tips.iter().take(ACK_BRANCHES_MAX);
+                frontier.set_tips(author, kept.copied().collect());
+            } else {
+                is_cut = true;
+            }
+        }
+        self.frontier = frontier;
+        (self, is_cut)
+    }
+
     /// Signs the ack and returns the encoded bytes.
     ///
     /// # Panics
