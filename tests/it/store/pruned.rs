@@ -15,6 +15,7 @@ use lattice::{
         change::EntryRef,
         consumer::DeathReason,
         entry::VerifiedEntry,
+        finality::NoRoom,
         frontier::{Frontier, FrontierTip, MissingRange},
         heads::{Content, Value},
         sync::BaseNeed,
@@ -179,6 +180,46 @@ async fn history_says_that_older_entries_were_removed() {
     // A key that was written only since is whole.
     let newest = chains.store.history(b"/each/39", 10).await.unwrap();
     assert_eq!(newest.entries.len(), 1);
+}
+
+/// A base that finds no room is not begun, and entries of which the rows are in one go all the same.
+#[tokio::test]
+async fn full_disk_refuses_a_base_before_it_is_begun_and_keeps_no_pruning_away() {
+    let mut chains = Chains::new().await;
+    let expected = listed(&chains.store).await;
+    chains.disk.set_free(Some(4 << 20));
+    let refused = chains.store.drop_before(chains.tips(7, 11)).await;
+    let Err(PruneError::NoRoom(NoRoom {
+        free_bytes,
+        needed_bytes,
+    })) = refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(free_bytes, 4 << 20);
+    assert!(needed_bytes > free_bytes, "{needed_bytes}");
+    let bases = |chains: &Chains| {
+        let names = chains.disk.image().into_keys();
+        let names = names.map(|name| name.display().to_string());
+        names.filter(|name| name.contains("/base/")).count()
+    };
+    assert_eq!(
+        (bases(&chains), chains.store.begins()),
+        (0, Frontier::default())
+    );
+    chains.store.put("/more", "m").await.unwrap();
+    chains.store.delete("/more").await.unwrap();
+    chains.disk.set_free(Some(needed_bytes));
+    let folded = chains.store.fold(chains.tips(20, 20)).await.unwrap();
+    chains.disk.set_free(Some(0));
+    // The base between the two places, from which the past would be read, finds no room.
+    let dropped = chains.store.drop_through(&folded, chains.tips(7, 11)).await;
+    assert_eq!(dropped.unwrap().branches, 2);
+    for _opened in 0..2 {
+        assert_eq!(chains.store.begins(), chains.tips(7, 11));
+        assert_eq!(listed(&chains.store).await, expected);
+        chains.reopen().await;
+    }
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ struct Inner {
     fault: Option<(u64, i32, Fail)>,
     fired: bool,
     quota: Option<u64>,
+    free: Option<u64>,
     reads: Reads,
     // Handles by inode.
     open: BTreeMap<usize, usize>,
@@ -154,6 +155,11 @@ impl MemDisk {
         self.inner().quota = bytes;
     }
 
+    /// Sets the free bytes that the disk reports; `None`: as many as can be.
+    pub(crate) fn set_free(&self, bytes: Option<u64>) {
+        self.inner().free = bytes;
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.inner().used()
     }
@@ -241,6 +247,10 @@ impl Inner {
 }
 
 impl Disk for MemDisk {
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.inner().free.unwrap_or(u64::MAX))
+    }
+
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut inner = self.inner();
         inner.count_open(how == Open::New)?;
