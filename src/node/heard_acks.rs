@@ -344,8 +344,15 @@ mod tests {
         let heard = HeardAcks::default();
         let (ack, bytes) = signed(1, STORE, 5);
         heard.keep(&ack, bytes.clone(), false);
-        let (old, old_bytes) = signed(1, STORE, 4);
-        heard.keep(&old, old_bytes, false);
+        let tip = FrontierTip {
+            seq: 3,
+            id: EntryId([3; 32]),
+        };
+        let old = Ack {
+            frontier: [(ack.node, tip)].into_iter().collect(),
+            ..signed(1, STORE, 4).0
+        };
+        heard.keep(&old, old.sign(&SigningKey::from_bytes(&[1; 32])), false);
         let key = (STORE, ack.node);
         assert_eq!(latest(&heard), [(key, (10, 5))]);
         let unwritten = std::mem::take(&mut heard.signed.lock().unwrap().unwritten);

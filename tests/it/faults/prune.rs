@@ -414,8 +414,8 @@ impl WithVoids {
         let store = Self::open_as(&disk, known).await;
         let mut entries = chains.entries.clone();
         // One ends after the last final entry, and one before it.
-        entries.extend(fork(&chains, 5, 20));
-        entries.extend(fork(&chains, 8, 2));
+        entries.extend(fork(&chains, 5, 20, 9000));
+        entries.extend(fork(&chains, 8, 2, 10));
         for entry in &entries {
             let done = soon(store.ingest(vec![entry.signed.encode().into()])).await;
             assert_eq!(done.unwrap(), [Ingested::Applied(entry.id)]);
@@ -466,7 +466,7 @@ impl WithVoids {
     async fn check(&self, disk: &MemDisk, chains: &Chains, context: &str) -> bool {
         let mut is_pruned = Vec::new();
         // A branch that is begun after the pruning may get the name of one that was set aside.
-        let on = fork(chains, FINAL.0 + 1, 3);
+        let on = fork(chains, FINAL.0 + 1, 3, ON_BYTES);
         for opened in 0..3 {
             let store = self.open(disk).await;
             let context = format!("{context}, opened {opened} times before");
@@ -478,7 +478,8 @@ impl WithVoids {
                 assert_eq!(now.remove(&b"/after"[..]), Some("cut".into()), "{context}");
                 for n in 0..=3 {
                     let key = Bytes::from(format!("/fork/{n}"));
-                    assert_eq!(now.remove(&key), Some("f".into()), "{context}");
+                    let value = now.remove(&key).unwrap_or_default();
+                    assert!(value == vec![b'f'; ON_BYTES], "{context}: {}", value.len());
                 }
             }
             assert_eq!(now, self.expected, "{context}");
@@ -515,13 +516,17 @@ impl WithVoids {
     }
 }
 
+// Bytes of a value of the branch that is begun after a pruning. Both it and a branch that was set aside have
+// index points: those of the one must not be taken for those of the other.
+const ON_BYTES: usize = 20_000;
+
 // Entries of B after the one at `seq`, on a branch of their own.
-fn fork(chains: &Chains, seq: Seq, count: u64) -> Vec<VerifiedEntry> {
+fn fork(chains: &Chains, seq: Seq, count: u64, bytes: usize) -> Vec<VerifiedEntry> {
     let mut before = chains.at(AUTHOR_B, seq).cloned();
     let mut fork = Vec::new();
     for n in 0..=count {
         let stamp = before.as_ref().unwrap().header.hlc.wall_ms + 1;
-        let ops = vec![put(&format!("/fork/{n}"), "f")];
+        let ops = vec![put(&format!("/fork/{n}"), &"f".repeat(bytes))];
         let next = signed(AUTHOR_B, before.as_ref(), BTreeSet::new(), stamp, ops);
         fork.push(next.clone());
         before = Some(next);
@@ -541,7 +546,11 @@ fn s16_every_power_cut_sets_void_branches_aside_or_leaves_them() {
         assert_eq!((pruning.voids, pruning.branches), (2, 2));
         let answered = disk.recorded();
         soon(store.close()).await.unwrap();
-        (it, disk.operations(), answered)
+        let operations = disk.operations();
+        // Nothing is left to be done.
+        let store = it.open(&disk).await;
+        assert_eq!(soon(store.status()).await.recovered, [] as [String; 0]);
+        (it, operations, answered)
     });
     let chains = runtime.block_on(Chains::with(0));
     let count = operations.len() + 1;

@@ -564,7 +564,11 @@ async fn next_admin_takes_over_from_one_that_is_gone() {
     has(&of_b, "/a/9", "19").await;
     has(&of_c, "/a/9", "19").await;
 
-    // C is gone. That is for A to say.
+    // C is gone. That is for A to say, though B has heard C.
+    until("b has heard all members", async || {
+        outlook(&b, &of_b).await.watermark.ok()
+    })
+    .await;
     let mut tending = Tending::default();
     let ten_minutes = Duration::from_secs(600);
     tending.look(&b.node, ten_minutes).await;
