@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, StoreId},
+    id::{Author, EntryId, StoreId},
     protocol::{
         anchors_act::AnchorsAct,
         entry::{Entry, Op},
@@ -24,6 +24,8 @@ pub struct PlacedAct {
     pub at: FrontierTip,
     /// Store that the act is about.
     pub store: StoreId,
+    /// Entries that its entry cites: among them the acts about the store that its admin knew last.
+    pub cites: Vec<EntryId>,
     /// The act.
     pub act: AnchorsAct,
 }
@@ -39,6 +41,7 @@ impl PlacedAct {
                 by: entry.author(),
                 at: FrontierTip::of(entry),
                 store,
+                cites: entry.header.parents.iter().map(|it| it.id).collect(),
                 act,
             })
             .collect()

@@ -362,7 +362,7 @@ impl State {
 
     /// Returns whether acts take no other heads than those that `collections` take.
     pub fn takes_at_most(&self, collections: &Collections) -> bool {
-        collections.cover(&self.staged.collections)
+        collections.have(&self.staged.collections)
     }
 
     /// Takes heads from up to `limit` rows after the key `after`, in the staged view. Returns the last key;

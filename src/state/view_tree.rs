@@ -196,6 +196,7 @@ impl Rows for View {
 mod tests {
     use std::{
         collections::BTreeSet,
+        convert::Infallible,
         sync::{
             Arc,
             atomic::{AtomicBool, Ordering},
@@ -210,13 +211,14 @@ mod tests {
         disk::RealDisk,
         id::{Author, EntryId, StoreId},
         protocol::{
-            anchors_act::AnchorsAct,
+            anchors_act::{ActCollection, AnchorsAct},
             entry::{Header, Op, VerifiedEntry, sign, tests::AUTHOR_A},
-            finality::{Collection, Collections},
+            finality::Collections,
             frontier::FrontierTip,
             heads::Content,
             hlc::Hlc,
             merkle::{Levels, StreamRoot, verify},
+            placed_act::PlacedAct,
         },
         state::State,
         support::{
@@ -286,19 +288,34 @@ mod tests {
 
     // Takes the tombstones through some entry from all rows, some pages at a time.
     fn sweep(state: &mut State, random: &mut Random, last: u64) {
-        let act = |seq| {
+        let act = |seq, ordered| {
             let author = Author(SigningKey::from_bytes(&AUTHOR_A).verifying_key().to_bytes());
             let id = EntryId([1; 32]);
             let anchors = [(author, FrontierTip { seq, id })].into_iter();
-            AnchorsAct::new(1, None, 0, anchors.collect(), None).unwrap()
+            AnchorsAct::new(1, None, 0, anchors.collect(), ordered).unwrap()
         };
         if last == 0 {
             return;
         }
         let earlier = 1 + random.bits() % last;
-        let collection = Collection::new(&act(earlier), &act(last)).unwrap();
+        let placed = |id, act| PlacedAct {
+            by: Author([0; 32]),
+            at: FrontierTip {
+                seq: 1,
+                id: EntryId([id; 32]),
+            },
+            store: STORE,
+            cites: Vec::new(),
+            act,
+        };
+        let before = Some(ActCollection {
+            before: EntryId([1; 32]),
+            own: BTreeMap::new(),
+        });
+        let acts = [placed(1, act(earlier, None)), placed(2, act(last, before))];
+        let Ok(collections) = Collections::join(&acts, |_act| Ok::<_, Infallible>(true));
         let before = state.staged().scan(&[], None, usize::MAX).unwrap();
-        state.set_collections(Collections::one(collection));
+        state.set_collections(collections);
         let mut after: Option<Bytes> = None;
         while !state.staged().is_swept {
             after = state

@@ -10,7 +10,7 @@ use crate::{
     log::{LogReader, Pruning},
     protocol::{
         anchors_act::{ActBase, BaseHash},
-        finality::{Collection, Fate, Finality, has_room},
+        finality::{Collections, Fate, Finality, has_room},
         fork::open_tips,
         frontier::{Frontier, FrontierTip},
     },
@@ -125,7 +125,7 @@ impl Store {
     }
 
     /// Makes the rows of all entries at and before `anchors` the newest base, unless it is that already.
-    /// `anchors` has one tip for each author. `collection`: the heads that go from the rows, by the act that
+    /// `anchors` has one tip for each author. `collections`: the heads that go from the rows, by the act that
     /// names the base. No entry is removed, and no answer changes. Durable on return; a dropped call may
     /// still do it.
     ///
@@ -134,7 +134,7 @@ impl Store {
     pub async fn fold(
         &self,
         anchors: Frontier,
-        collection: Option<Collection>,
+        collections: Collections,
     ) -> Result<FoldedBase, PruneError> {
         if self.shared.root {
             return Err(PruneError::Root);
@@ -145,7 +145,7 @@ impl Store {
         }
         let (shared, queue) = (Arc::clone(&self.shared), self.queue.clone());
         let folding = tokio::spawn(async move {
-            let folded = fold_and_take(Arc::clone(&shared), &queue, anchors, collection).await;
+            let folded = fold_and_take(Arc::clone(&shared), &queue, anchors, collections).await;
             // Once the store is closed, the files may be those of the next opening.
             if folded.is_err() && queue.ask(Command::Missing).await.is_ok() {
                 let discarding = tokio::task::spawn_blocking(move || shared.discard_bases());
@@ -213,8 +213,9 @@ impl Store {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);
-        let folding =
-            tokio::task::spawn_blocking(move || fold(&shared, bases.beginning, &anchors, None));
+        let folding = tokio::task::spawn_blocking(move || {
+            fold(&shared, bases.beginning, &anchors, Collections::default())
+        });
         let base = folding.await.map_err(|_panic| PruneError::Closed)?;
         let taken = match base {
             Ok(base) => {
@@ -240,11 +241,11 @@ async fn fold_and_take(
     shared: Arc<Shared>,
     queue: &Queue,
     anchors: Frontier,
-    collection: Option<Collection>,
+    collections: Collections,
 ) -> Result<FoldedBase, PruneError> {
     let store = shared.id;
     let from = shared.base.newest();
-    let folding = tokio::task::spawn_blocking(move || fold(&shared, from, &anchors, collection));
+    let folding = tokio::task::spawn_blocking(move || fold(&shared, from, &anchors, collections));
     let base = Box::new(folding.await.map_err(|_panic| PruneError::Closed)??);
     let folded = FoldedBase::of(store, &base);
     let take = |reply| Command::TakeBase(base, reply);
@@ -258,7 +259,7 @@ fn fold(
     shared: &Shared,
     before: Option<Arc<Base>>,
     anchors: &Frontier,
-    collection: Option<Collection>,
+    collections: Collections,
 ) -> Result<Base, PruneError> {
     let dir = base_dir(&shared.dir);
     check_room(shared, before.as_deref(), anchors)?;
@@ -269,7 +270,7 @@ fn fold(
         log: &shared.log,
         base: before,
         bases: shared.base.all(),
-        collection,
+        collections,
     };
     folding.fold(anchors)
 }

@@ -14,7 +14,7 @@ use crate::{
     protocol::{
         anchors_act::{ActCollection, AnchorsAct},
         entry::Op,
-        finality::{Collection, Stability, is_act_due},
+        finality::{Collections, Stability, is_act_due},
         frontier::Frontier,
         membership::role::Role,
         placed_act::anchors_key,
@@ -64,12 +64,12 @@ impl Node {
             let (anchors, ordered) = (next.anchors.clone(), ordered.clone());
             AnchorsAct::new(next.number, base, through_ms, anchors, ordered)
         };
-        let collection = Collection::of(&act(None)?, acts.iter().map(Arc::as_ref));
+        let collections = Collections::of_next(&act(None)?, acts.iter().map(Arc::as_ref));
         // No base can be made where an author has several final branches. An act without a base makes
         // entries final, and lets nobody remove them.
         let base = match several(&next.anchors) {
             Some(_author) => None,
-            None => Some(store.fold(next.anchors.clone(), collection).await?.base),
+            None => Some(store.fold(next.anchors.clone(), collections).await?.base),
         };
         self.publish_act(store, &act(base)?).await?;
         if let Some(ordered) = ordered {
@@ -164,34 +164,20 @@ impl Node {
         known.unwrap_or_else(PoisonError::into_inner)
     }
 
-    // Returns the collection of an act with `anchors`: of the act that all writers have. If some are not
-    // known to have it, that of the last act that ordered one: each act repeats it, so that its base has the
-    // effect of the ones before.
+    // Returns the collection that an act with `anchors` can order.
     fn collection(
         &self,
         store: &Store,
         facts: &Facts,
         anchors: &Frontier,
     ) -> Result<Option<ActCollection>, HistoryError> {
-        let acts = || facts.acts.iter().map(Arc::as_ref);
-        let found = match self.stability().get(&store.id()) {
-            Some(stability) => stability.order(&facts.grounds(), anchors, store.log()),
+        match self.stability().get(&store.id()) {
+            Some(stability) => {
+                let ordered = stability.order(&facts.grounds(), anchors, store.log());
+                Ok(ordered.map_err(ReadError::from)?)
+            }
             None => Ok(None),
-        };
-        let found = found.map_err(ReadError::from)?;
-        let last = acts().find_map(|placed| placed.act.collection()).cloned();
-        // Position of the act whose tombstones go; the newest is first.
-        let age = |ordered: &ActCollection| {
-            let mut acts = acts();
-            acts.position(|placed| placed.at.id == ordered.before)
-        };
-        let by_age = |ordered: Option<ActCollection>| {
-            let ordered = ordered?;
-            Some((age(&ordered)?, ordered))
-        };
-        let found = [by_age(found), by_age(last)].into_iter().flatten();
-        let newest = found.min_by_key(|(age, _ordered)| *age);
-        Ok(newest.map(|(_age, ordered)| ordered))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         },
     },
     protocol::{
-        finality::{BaseState, Chains, Collection, DropFacts, NotYet, may_drop},
+        finality::{BaseState, Chains, Collections, DropFacts, NotYet, may_drop},
         placed_act::PlacedAct,
     },
     store::{FoldedBase, ReadError, Store, consumers::HeldHistory},
@@ -75,8 +75,8 @@ impl Node {
             Some(folded) => folded,
             None => {
                 let acts = facts.acts.iter().map(Arc::as_ref);
-                let collection = Collection::of(&act.act, acts);
-                store.fold(anchors.clone(), collection).await?
+                let collections = Collections::of_base(act, acts);
+                store.fold(anchors.clone(), collections).await?
             }
         };
         match base_state(&facts, &folded) {

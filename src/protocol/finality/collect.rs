@@ -10,13 +10,13 @@
 //! of them are tombstones, or expired, and at or below the anchors of the earlier act, they go. Heads above
 //! the later anchors have no part in it. So it does not matter when a node follows the rule, once all
 //! entries at or below the later anchors are here: none comes any more, the heads of a key below them only
-//! become fewer, and heads that were taken would be taken again. A base has the effect of its own act
-//! only; a state has that of all acts that count.
+//! become fewer, and heads that were taken would be taken again. A base has the effect of its own act and of
+//! those that its admin knew; a state has that of all acts that count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    id::{Author, Seq},
+    id::{Author, EntryId, Seq},
     limits::DRIFT_MS_MAX,
     protocol::{
         anchors_act::AnchorsAct,
@@ -108,7 +108,12 @@ impl Collection {
 
 /// The collections of several acts, joined. Their order has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Collections(Vec<Collection>);
+pub struct Collections {
+    // By the entry of the act.
+    acts: BTreeMap<EntryId, Collection>,
+    // Of each author the greatest seq of a tombstone that one of them may take.
+    earlier: BTreeMap<Author, Seq>,
+}
 
 impl Collections {
     /// Joins the collections that counting acts about a store order: of those acts for which `is_whole` is
@@ -121,56 +126,112 @@ impl Collections {
         mut is_whole: impl FnMut(&PlacedAct) -> Result<bool, E>,
     ) -> Result<Self, E> {
         let acts: Vec<&PlacedAct> = acts.into_iter().collect();
-        let mut collections: BTreeMap<_, _> = BTreeMap::new();
+        let mut joined = Self::default();
         for later in &acts {
             let ordered = Collection::of(&later.act, acts.iter().copied());
             if let Some(collection) = ordered
                 && is_whole(later)?
             {
-                collections.insert(later.at.id, collection);
+                joined.add(later.at.id, collection);
             }
         }
-        let mut all: Vec<Collection> = collections.into_values().collect();
-        // One that reaches less far than another takes nothing more.
-        let is_within = |one: &Collection, other: &Collection| one != other && other.covers(one);
-        let kept: Vec<Collection> = all.clone();
-        all.retain(|one| !kept.iter().any(|other| is_within(one, other)));
-        all.dedup();
-        Ok(Self(all))
+        Ok(joined)
     }
 
-    /// Returns the only collection.
-    pub fn one(collection: Collection) -> Self {
-        Self(vec![collection])
+    /// Returns the collections that have an effect on the base of `act`: its own, and those of the acts that
+    /// its admin knew, as far as their anchors are not above its own. So the base is the same on every node,
+    /// from whichever base before it is made. `acts`: those that count about the store.
+    pub fn of_base<'a>(act: &PlacedAct, acts: impl IntoIterator<Item = &'a PlacedAct>) -> Self {
+        let acts: BTreeMap<EntryId, &PlacedAct> = acts
+            .into_iter()
+            .map(|placed| (placed.at.id, placed))
+            .collect();
+        let (mut known, mut next) = (BTreeSet::new(), vec![act]);
+        while let Some(placed) = next.pop() {
+            let is_before = |it: &&PlacedAct| it.by == placed.by && it.at.seq < placed.at.seq;
+            let own = acts.values().copied().filter(is_before);
+            let cited = placed.cites.iter().filter_map(|id| acts.get(id).copied());
+            next.extend(own.chain(cited).filter(|before| known.insert(before.at.id)));
+        }
+        known.remove(&act.at.id);
+        let before = known.iter().filter_map(|id| acts.get(id).copied());
+        Self::of_both(act.at.id, &act.act, before, acts.values().copied())
+    }
+
+    /// Like [`of_base`](Self::of_base), for an act that is not published yet: its admin knows all of `acts`.
+    pub fn of_next<'a>(act: &AnchorsAct, acts: impl IntoIterator<Item = &'a PlacedAct>) -> Self {
+        let acts: Vec<&PlacedAct> = acts.into_iter().collect();
+        let own = EntryId([0; 32]);
+        Self::of_both(own, act, acts.iter().copied(), acts.iter().copied())
+    }
+
+    fn of_both<'a>(
+        own: EntryId,
+        act: &AnchorsAct,
+        before: impl IntoIterator<Item = &'a PlacedAct>,
+        acts: impl IntoIterator<Item = &'a PlacedAct> + Clone,
+    ) -> Self {
+        let mut both = Self::default();
+        let mut add = |id, act: &AnchorsAct| {
+            if let Some(collection) = Collection::of(act, acts.clone()) {
+                both.add(id, collection);
+            }
+        };
+        add(own, act);
+        for placed in before {
+            let mut anchors = placed.act.anchors().iter();
+            if anchors.all(|(author, tip)| tip.seq <= act.anchors().seq(&author)) {
+                add(placed.at.id, &placed.act);
+            }
+        }
+        both
+    }
+
+    fn add(&mut self, act: EntryId, collection: Collection) {
+        for (author, through) in &collection.authors {
+            let earlier = self.earlier.entry(*author).or_default();
+            *earlier = through.earlier.max(*earlier);
+        }
+        self.acts.insert(act, collection);
     }
 
     /// Returns whether nothing is taken.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.acts.is_empty()
     }
 
-    /// Returns whether everything that `other` takes is taken by these, too.
-    pub fn cover(&self, other: &Self) -> bool {
-        let mut others = other.0.iter();
-        others.all(|other| self.0.iter().any(|one| one.covers(other)))
+    /// Returns whether all of `other` are among these.
+    pub fn have(&self, other: &Self) -> bool {
+        let mut others = other.acts.iter();
+        others.all(|(act, other)| self.acts.get(act) == Some(other))
     }
 
     /// Returns the heads of a key that stay; `None` if all of them do.
     pub fn take_from(&self, heads: &Heads) -> Option<Heads> {
         // Most rows have none.
-        let may_be_taken = |head: &Head| match head.content {
-            Content::Tombstone => true,
-            Content::Value { expires_ms, .. } => expires_ms.is_some(),
+        let may_be_taken = |head: &Head| {
+            let may_be_over = match head.content {
+                Content::Tombstone => true,
+                Content::Value { expires_ms, .. } => expires_ms.is_some(),
+            };
+            may_be_over
+                && self
+                    .earlier
+                    .get(&head.author)
+                    .is_some_and(|seq| head.seq <= *seq)
         };
-        if self.0.is_empty() || !heads.as_slice().iter().any(may_be_taken) {
+        if self.acts.is_empty() || !heads.as_slice().iter().any(may_be_taken) {
             return None;
         }
         let mut left = heads.as_slice().to_vec();
         loop {
             // What one takes may be what kept another from taking.
             let before = left.len();
-            for collection in &self.0 {
+            for collection in self.acts.values() {
                 collection.take(&mut left);
+                if left.is_empty() {
+                    return Some(Heads::default());
+                }
             }
             if left.len() == before {
                 break;
@@ -180,25 +241,14 @@ impl Collections {
     }
 }
 
-impl Collection {
-    // Whether this one takes everything that `other` takes.
-    fn covers(&self, other: &Self) -> bool {
-        let reaches = |(author, other): (&Author, &Through)| {
-            let through = self.authors.get(author);
-            through.is_some_and(|it| it.earlier >= other.earlier && it.later >= other.later)
-        };
-        self.expired_ms >= other.expired_ms && other.authors.iter().all(reaches)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
     use crate::{
-        id::EntryId,
-        protocol::{heads::Value, hlc::Hlc},
+        id::StoreId,
+        protocol::{anchors_act::ActCollection, heads::Value, hlc::Hlc},
     };
 
     const NODE_1: Author = Author([1; 32]);
@@ -234,6 +284,14 @@ mod tests {
         head(author, seq, Content::Value { value, expires_ms })
     }
 
+    fn joined(all: &[&Collection]) -> Collections {
+        let mut collections = Collections::default();
+        for (number, collection) in (1..).zip(all) {
+            collections.add(EntryId([number; 32]), Collection::clone(collection));
+        }
+        collections
+    }
+
     // The seqs that stay.
     fn left(collections: &Collections, row: &[Head]) -> Vec<Seq> {
         let heads = Heads::new(row.to_vec());
@@ -245,7 +303,7 @@ mod tests {
     fn only_rows_of_old_tombstones_go() {
         let earlier = act(0, &[(NODE_1, 5), (NODE_2, 2)]);
         let later = act(9 * HOUR_MS, &[(NODE_1, 9), (NODE_2, 2)]);
-        let collections = Collections::one(Collection::new(&earlier, &later).unwrap());
+        let collections = joined(&[&Collection::new(&earlier, &later).unwrap()]);
         let stranger = Author([3; 32]);
         for (row, stays) in [
             (vec![], vec![]),
@@ -285,7 +343,7 @@ mod tests {
         // Nobody is known to know the deletes of other authors.
         for lines in [&[][..], &[(NODE_2, 6)]] {
             let collection = new(lines, &[(NODE_1, 6)]).unwrap();
-            assert_eq!(left(&Collections::one(collection), &[dead(NODE_1, 1)]), [1]);
+            assert_eq!(left(&joined(&[&collection]), &[dead(NODE_1, 1)]), [1]);
         }
     }
 
@@ -294,7 +352,7 @@ mod tests {
         let lines = [(NODE_1, 5)];
         let collection = Collection::new(&act(0, &lines), &act(HOUR_MS - 1, &lines)).unwrap();
         let row = [value(NODE_1, 1, Some(1))];
-        assert_eq!(left(&Collections::one(collection), &row), [1]);
+        assert_eq!(left(&joined(&[&collection]), &row), [1]);
     }
 
     // Two admins that did not know of each other: in either order, and whatever came first, the same stays.
@@ -312,23 +370,79 @@ mod tests {
                 let mut row = Vec::new();
                 row.extend((a > 0).then(|| dead(NODE_1, a)));
                 row.extend((b > 0).then(|| dead(NODE_2, b)));
-                let both = |first: &Collection, second: &Collection| {
-                    left(&Collections(vec![first.clone(), second.clone()]), &row)
-                };
-                let joined = both(&one, &other);
-                assert_eq!(joined, both(&other, &one), "{a} {b}");
+                let both =
+                    |first: &Collection, second: &Collection| left(&joined(&[first, second]), &row);
+                let expected = both(&one, &other);
+                assert_eq!(expected, both(&other, &one), "{a} {b}");
                 for first in [&one, &other] {
                     let heads = Heads::new(row.clone());
-                    let some = Collections::one(first.clone()).take_from(&heads);
+                    let some = joined(&[first]).take_from(&heads);
                     let some = some.unwrap_or(heads);
-                    let all = Collections(vec![one.clone(), other.clone()]);
-                    assert_eq!(left(&all, some.as_slice()), joined, "{a} {b}");
+                    let all = joined(&[&one, &other]);
+                    assert_eq!(left(&all, some.as_slice()), expected, "{a} {b}");
                 }
-                met += usize::from(joined.len() < row.len());
+                met += usize::from(expected.len() < row.len());
             }
         }
         assert!(met > 10, "{met}");
-        assert!(!one.covers(&other) && !other.covers(&one));
-        assert!(new([4, 6], [9, 8]).covers(&one) && new([4, 6], [9, 8]).covers(&other));
+    }
+
+    // A later act takes less where a value came between the two: whoever wrote it had not the tombstone any
+    // more. A base has the effect of both, in whatever steps it is made.
+    #[test]
+    fn base_of_an_act_has_the_effect_of_those_that_its_admin_knew() {
+        let placed =
+            |id: u8, by, seq, cites: &[u8], lines: &[(Author, Seq)], before: Option<u8>| {
+                let before = before.map(|before| ActCollection {
+                    before: EntryId([before; 32]),
+                    own: BTreeMap::new(),
+                });
+                let anchors = act(0, lines).anchors().clone();
+                PlacedAct {
+                    by,
+                    at: FrontierTip {
+                        seq,
+                        id: EntryId([id; 32]),
+                    },
+                    store: StoreId([1; 16]),
+                    cites: cites.iter().map(|id| EntryId([*id; 32])).collect(),
+                    act: AnchorsAct::new(1, None, 0, anchors, before).unwrap(),
+                }
+            };
+        let acts = [
+            placed(1, NODE_1, 1, &[], &[(NODE_1, 5)], None),
+            placed(2, NODE_1, 2, &[1], &[(NODE_1, 9)], Some(1)),
+            // Another admin, who had not heard of it.
+            placed(3, NODE_2, 1, &[1], &[(NODE_1, 7)], None),
+            placed(4, NODE_2, 2, &[2], &[(NODE_1, 20)], Some(1)),
+            // It is about more than the act that knows it.
+            placed(5, NODE_1, 3, &[4], &[(NODE_1, 30)], Some(2)),
+            placed(6, NODE_2, 3, &[5], &[(NODE_1, 25)], None),
+        ];
+        let of = |index: usize| {
+            let of_base = Collections::of_base(&acts[index], &acts);
+            let ids: Vec<u8> = of_base.acts.keys().map(|id| id.0[0]).collect();
+            ids
+        };
+        let all: Vec<Vec<u8>> = (0..acts.len()).map(of).collect();
+        assert_eq!(
+            all,
+            [
+                vec![],
+                vec![2],
+                vec![],
+                vec![2, 4],
+                vec![2, 4, 5],
+                vec![2, 4]
+            ]
+        );
+        let row = [dead(NODE_1, 3), value(NODE_1, 12, None)];
+        let of_base = |index: usize| Collections::of_base(&acts[index], &acts);
+        assert_eq!(left(&of_base(3), &row), [12]);
+        let alone = Collection::new(&acts[0].act, &acts[3].act).unwrap();
+        assert_eq!(left(&joined(&[&alone]), &row), [3, 12]);
+        let next = Collections::of_next(&acts[3].act, &acts[..3]);
+        assert_eq!(left(&next, &row), [12]);
+        assert!(of_base(4).have(&of_base(3)) && !of_base(3).have(&of_base(4)));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     protocol::{
         anchor::Anchor,
         entry::Parent,
-        finality::{Collection, Collections},
+        finality::Collections,
         fork::{closed_by, takes_back},
         frontier::Frontier,
         heads::{Head, Heads},
@@ -44,8 +44,8 @@ pub(in crate::store) struct Folding<'a> {
     pub(in crate::store) base: Option<Arc<Base>>,
     /// The bases that are in place.
     pub(in crate::store) bases: Bases,
-    /// The heads that the act takes which names the base; `None` if it takes none.
-    pub(in crate::store) collection: Option<Collection>,
+    /// The heads that go from the rows, by the act that names the base.
+    pub(in crate::store) collections: Collections,
 }
 
 impl Folding<'_> {
@@ -123,14 +123,13 @@ impl Folding<'_> {
         number: u64,
         anchors: &[(Author, Anchor)],
     ) -> Result<Fold, PruneError> {
-        let Some(collection) = self.collection.clone() else {
+        if self.collections.is_empty() {
             return Ok(fold);
-        };
-        let (collections, mut after) = (Collections::one(collection), None);
-        let mut pace = Pace::start();
+        }
+        let (mut after, mut pace) = (None, Pace::start());
         loop {
             pace.step();
-            after = fold.sweep(&collections, after.as_deref(), SCAN_ROWS)?;
+            after = fold.sweep(&self.collections, after.as_deref(), SCAN_ROWS)?;
             if after.is_none() {
                 return Ok(fold);
             }

@@ -20,6 +20,7 @@ use lattice::{
         anchors_act::AnchorsAct,
         cursor::Cursor,
         entry::{Parent, VerifiedEntry},
+        finality::Collections,
         frontier::FrontierTip,
         hlc::Hlc,
         membership::{
@@ -114,7 +115,7 @@ async fn drop_some(
     store: &Store,
     (b, c): (Seq, Seq),
 ) -> Result<Pruning, PruneError> {
-    let folded = soon(store.fold(chains.tips(ENTRIES, ENTRIES), None)).await?;
+    let folded = soon(store.fold(chains.tips(ENTRIES, ENTRIES), Collections::default())).await?;
     soon(store.drop_through(&folded, chains.tips(b, c))).await
 }
 
@@ -428,6 +429,7 @@ impl WithVoids {
                 id: EntryId([2; 32]),
             },
             store: STORE,
+            cites: Vec::new(),
             act: AnchorsAct::new(1, None, 0, anchors, None).unwrap(),
         };
         let act = acts(2, Vec::new(), vec![Arc::new(placed)]);

@@ -95,6 +95,7 @@ fn anchors(name: &str, by: char, seq: Seq, prev: &str, lines: &[(char, Seq, &str
         by: author(by),
         at: item.acts.tip(),
         store: STORE,
+        cites: Vec::new(),
         act: AnchorsAct::new(1, None, 0, lines.collect(), None).unwrap(),
     });
     Event::Root(Rc::new(item))

@@ -292,6 +292,7 @@ fn act(name: &str, anchors: Tips<'_>) -> PlacedAct {
         by: CREATOR,
         at: place(1, name),
         store: STORE,
+        cites: Vec::new(),
         act: AnchorsAct::new(1, None, 0, frontier(anchors), None).unwrap(),
     }
 }

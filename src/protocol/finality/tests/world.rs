@@ -263,6 +263,7 @@ impl World {
                 by,
                 at,
                 store: STORE,
+                cites: Vec::new(),
                 act,
             }),
         });
