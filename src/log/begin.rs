@@ -467,14 +467,19 @@ mod tests {
             bytes.truncate(bytes.len() - 32);
             bytes
         };
-        let corpus = Corpus::new([body(begins()), body(Begins::default())]);
+        let mut twice = body(begins());
+        twice.copy_within(9..154, 154);
+        let corpus = Corpus::new([body(begins()), body(Begins::default())]).broken([twice]);
         fuzz(&corpus, |input| {
             let bytes = sealed(input);
             let Ok(begins) = Begins::decode(&bytes) else {
                 return false;
             };
             assert!(begins.0.len() * 145 <= bytes.len());
-            assert_eq!(begins.encode(), bytes, "there is one file");
+            let mut again = begins.encode();
+            again.truncate(again.len() - 32);
+            assert_eq!(again.len(), input.len());
+            assert_eq!(Begins::decode(&sealed(&again)), Ok(begins));
             true
         });
     }

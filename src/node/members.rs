@@ -237,8 +237,12 @@ impl Node {
             let id = store.id();
             let claimed = claims.iter().filter(|(of, _)| *of == id);
             let claimed: Vec<_> = claimed.map(|(_, tip)| (node, *tip)).collect();
+            // A store that cannot answer waits, and keeps the rest from nothing.
             if !claimed.is_empty()
-                && !store.lacks(claimed).await?.is_empty()
+                && !store
+                    .lacks(claimed)
+                    .await
+                    .is_ok_and(|absent| absent.is_empty())
                 && self.waited_ms(&node, &left).await? < CLAIMS_WAIT_MS_MAX
             {
                 named.remove(&id);

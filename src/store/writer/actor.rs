@@ -83,7 +83,12 @@ impl Actor {
     // Returns the caller that asked for the end, and how it went.
     fn run(mut self) -> Option<Closed> {
         loop {
-            match self.await_next() {
+            let wake = self.await_next();
+            if self.writer.membership.follow() {
+                self.writer.reconsider();
+                self.offer_waiting();
+            }
+            match wake {
                 Wake::Next(Next::Writes(first)) => self.write_group(first),
                 Wake::Next(Next::Command(Command::Close(reply))) => {
                     // Later commands and writes get `Closed`: their channels are dropped.

@@ -47,6 +47,10 @@ pub(super) struct Membership {
     anyone: bool,
     pub(super) store: StoreId,
     members: watch::Receiver<Arc<Members>>,
+    // The members by which entries are judged, in any other store than the root store. They change between
+    // two commands only, together with the state: else an entry that was judged by others than those
+    // that the state counts by could stay in it when its author's standing changes.
+    followed: Option<Arc<Members>>,
     // Authors with more than `FORKS_MAX` forks above their anchors, as of the last commit, or the anchors
     // that were joined last.
     pub(super) spent: Arc<BTreeSet<Author>>,
@@ -72,12 +76,14 @@ impl Membership {
                 (Some(publisher), members)
             }
         };
+        let followed = publisher.is_none().then(|| Arc::clone(&members.borrow()));
         Self {
             known: KnownActs::new(creator),
             foundings: Foundings::default(),
             anyone: matches!(authority, Authority::Anyone),
             store,
             members,
+            followed,
             spent: Arc::default(),
             finality: watch::Sender::default(),
             publisher,
@@ -258,9 +264,22 @@ impl Membership {
         self.known.makes_admins(&entry.id)
     }
 
-    /// Returns the members now.
+    /// Returns the members by which entries are judged.
     pub(super) fn members(&self) -> Arc<Members> {
-        Arc::clone(&self.members.borrow())
+        let published = || Arc::clone(&self.members.borrow());
+        self.followed.clone().unwrap_or_else(published)
+    }
+
+    /// Takes over the members that the root store has published. Returns whether there are others than
+    /// before: then the state is to be counted again before anything else is done.
+    pub(super) fn follow(&mut self) -> bool {
+        let published = Arc::clone(&self.members.borrow());
+        let followed = self.followed.as_mut();
+        let Some(followed) = followed.filter(|known| !Arc::ptr_eq(known, &published)) else {
+            return false;
+        };
+        *followed = published;
+        true
     }
 
     /// Returns the members, the spent keys and the anchors now.
@@ -362,18 +381,18 @@ impl Membership {
             return Standing::Counts;
         }
         let is_spent = self.spent.contains(author);
-        let members = self.members.borrow();
+        let members = self.members();
         members.standing_with(&self.store, author, is_spent)
     }
 
     /// Returns whether `author` was removed, has left, or was lowered to reader.
     pub(super) fn is_cut_off(&self, author: &Author) -> bool {
-        self.members.borrow().is_cut_off(author)
+        self.members().is_cut_off(author)
     }
 
     /// Returns whether `author` is a member, whatever it may do.
     pub(super) fn is_member(&self, author: &Author) -> bool {
-        self.members.borrow().role(author).is_some()
+        self.members().role(author).is_some()
     }
 
     /// Returns whether the entry of `author` at `at` counts, if it is there.
@@ -458,7 +477,7 @@ impl Membership {
 
     /// Returns whether `view` has all acts that count, and no other.
     pub(super) fn is_in_step(&self, view: &View) -> bool {
-        let members = self.members.borrow();
+        let members = self.members();
         view.counting.as_ref().is_none_or(|counting| {
             counting.acts == *members.counting() && counting.authorized == *members.authorized()
         })
@@ -472,7 +491,7 @@ impl Membership {
     /// Returns how many acts are void.
     pub(super) fn void_acts(&self) -> usize {
         let acts: usize = self.known.iter().map(|acts| acts.acts.len()).sum();
-        let void = acts - self.members.borrow().counting().len().min(acts);
+        let void = acts - self.members().counting().len().min(acts);
         void.saturating_add(self.known.void())
     }
 
@@ -483,7 +502,7 @@ impl Membership {
 
     /// Returns the entry by which `author` acts on others: an admin's grant.
     pub(super) fn authority(&self, author: &Author) -> Option<Parent> {
-        let rank = self.members.borrow().get(author)?.rank?;
+        let rank = self.members().get(author)?.rank?;
         self.known.place(&rank.entry)
     }
 

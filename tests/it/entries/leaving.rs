@@ -114,6 +114,44 @@ fn b3_a_leave_that_names_a_tip_nobody_has_lifts_no_bound_of_forks() {
     });
 }
 
+// A grant is in the root store, and the data store hears of it a moment later. All branches of the new
+// writer came before that: the state went by the new members, and was compared with the old ones, by
+// whom nothing of it counted. So nothing of the spent key was taken back, on this node only.
+#[tokio::test(flavor = "multi_thread")]
+async fn b3_key_that_is_spent_right_after_its_grant_counts_nowhere() {
+    let mut creator = Writer::new(AUTHOR_A, ROOT);
+    let granted = vec![grant(AUTHOR_B, Role::Writer)];
+    let granted = creator.write(NOW_MS, granted, BTreeSet::new(), false);
+    let branch = |number: usize| {
+        let ops = vec![put(&format!("/branch/{number}"), "b")];
+        Writer::new(AUTHOR_B, DATA).write(NOW_MS, ops, BTreeSet::new(), false)
+    };
+    let branches: Vec<VerifiedEntry> = (0..FORKS_MAX + 2).map(branch).collect();
+    for one_by_one in [true, false] {
+        let [root, data] = stores().await;
+        take_in(&root, std::slice::from_ref(&granted)).await;
+        let parts = branches.chunks(if one_by_one { 1 } else { branches.len() });
+        for part in parts {
+            take_in(&data, part).await;
+        }
+        assert_eq!(data.spent().unwrap().len(), FORKS_MAX + 2);
+        assert!(data.frontier().is_empty());
+        assert_eq!(data.get(b"/branch/0").await.unwrap(), None);
+        // A removal that comes as fast, of a writer that is not spent.
+        let [root, data] = stores().await;
+        take_in(&root, std::slice::from_ref(&granted)).await;
+        take_in(&data, &branches[..1]).await;
+        assert!(data.get(b"/branch/0").await.unwrap().is_some());
+        let removal = Act::Remove(Tips::naming([DATA], []).unwrap());
+        let mut creator = creator.clone();
+        let ops = vec![act(AUTHOR_B, &removal)];
+        let removal = creator.write(NOW_MS, ops, BTreeSet::new(), false);
+        take_in(&root, &[removal]).await;
+        data.reconsider().await;
+        assert_eq!(data.get(b"/branch/0").await.unwrap(), None);
+    }
+}
+
 async fn node() -> (tempfile::TempDir, Clock, Node) {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(NOW_MS);
