@@ -220,6 +220,15 @@ mod tests {
     }
 
     #[test]
+    fn member_that_was_removed_is_forgotten() {
+        let mut waiting = Waiting::default();
+        pass(&mut waiting, 62, true, 1025);
+        assert_eq!(dormant(&waiting), [GONE]);
+        waiting.look(MINUTE, &[seen(HERE, 99, 0)]);
+        assert_eq!(dormant(&waiting), []);
+    }
+
+    #[test]
     fn nobody_is_back_by_an_ack_of_before() {
         let mut waiting = Waiting::default();
         pass(&mut waiting, 3, true, 0);
