@@ -209,7 +209,7 @@ async fn full_disk_refuses_a_base_before_it_is_begun_and_keeps_no_pruning_away()
     );
     chains.store.put("/more", "m").await.unwrap();
     chains.store.delete("/more").await.unwrap();
-    chains.disk.set_free(Some(needed_bytes));
+    chains.disk.set_free(None);
     let folded = chains.store.fold(chains.tips(20, 20), None).await.unwrap();
     chains.disk.set_free(Some(0));
     // The base between the two places, from which the past would be read, finds no room.
