@@ -10,7 +10,7 @@ use crate::support::writer::Writer;
 use lattice::{
     id::Author,
     node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tending},
-    protocol::finality::{Hold, NotYet},
+    protocol::finality::{Collections, Hold, NotYet},
     store::consumers::{ConsumerOptions, ConsumerStart},
 };
 
@@ -283,7 +283,11 @@ async fn slow_clock_of_an_admin_removes_nothing_early() {
     let store = node.open_store(&id).unwrap();
     fill(&store, "k", 10).await;
     let anchors = store.frontier();
-    let base = store.fold(anchors.clone(), None).await.unwrap().base;
+    let base = store
+        .fold(anchors.clone(), Collections::default())
+        .await
+        .unwrap()
+        .base;
     let policy = POLICY();
     let through_ms = clock.now_ms() - policy.retention.age_ms - 1;
     let act =
@@ -335,7 +339,11 @@ async fn void_branch_holds_history_for_a_week() {
     let tip = lattice::protocol::frontier::FrontierTip::of(&last);
     let anchors: lattice::protocol::frontier::Frontier =
         [(writer.author(), tip)].into_iter().collect();
-    let base = store.fold(anchors.clone(), None).await.unwrap().base;
+    let base = store
+        .fold(anchors.clone(), Collections::default())
+        .await
+        .unwrap()
+        .base;
     let act = lattice::protocol::anchors_act::AnchorsAct::new(1, Some(base), now_ms, anchors, None);
     node.publish_act(&store, &act.unwrap()).await.unwrap();
     assert!(store.get(b"/void").await.unwrap().is_none());

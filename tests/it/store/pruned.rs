@@ -15,7 +15,7 @@ use lattice::{
         change::EntryRef,
         consumer::DeathReason,
         entry::VerifiedEntry,
-        finality::NoRoom,
+        finality::{Collections, NoRoom},
         frontier::{Frontier, FrontierTip, MissingRange},
         heads::{Content, Value},
         sync::BaseNeed,
@@ -210,7 +210,11 @@ async fn full_disk_refuses_a_base_before_it_is_begun_and_keeps_no_pruning_away()
     chains.store.put("/more", "m").await.unwrap();
     chains.store.delete("/more").await.unwrap();
     chains.disk.set_free(None);
-    let folded = chains.store.fold(chains.tips(20, 20), None).await.unwrap();
+    let folded = chains
+        .store
+        .fold(chains.tips(20, 20), Collections::default())
+        .await
+        .unwrap();
     chains.disk.set_free(Some(0));
     // The base between the two places, from which the past would be read, finds no room.
     let dropped = chains.store.drop_through(&folded, chains.tips(7, 11)).await;
