@@ -32,12 +32,6 @@ pub const CAUSE_CONSUMER_BYTES_MAX: usize = 255;
 /// Tips that a removal names: one for each store, more in stores where the removed author forked. A
 /// removal with more is malformed; all of them fit one value.
 pub const TIPS_MAX: usize = 4096;
-/// How long tips that a node named in a store when it left are waited for before an admin confirms the
-/// leave there without them: as long as a node that is away may take to bring them. They may not exist,
-/// and until then somebody with the old key can add entries to that store.
-pub const CLAIMS_WAIT_MS_MAX: u64 = 7 * 86_400_000;
-/// Time after which an admin looks again whether such tips have come.
-pub const CLAIMS_AGAIN: Duration = Duration::from_secs(60);
 /// Bytes of such a tip as text: store, seq, entry and three separators.
 pub const TIP_BYTES_MAX: usize = 36 + 20 + 64 + 3;
 

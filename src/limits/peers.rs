@@ -85,3 +85,10 @@ const _: () = assert!(BASE_FLOOR_BYTES >= BASE_PIECE_BYTES as u64);
 const _: () = assert!(BASE_LAST_MIN_MS <= BASE_LAST_MAX_MS);
 const _: () = assert!(BASE_CHUNK_BYTES_MAX as usize >= 16_384 * (VALUE_INLINE_BYTES_MAX + 128));
 const _: () = assert!(BASE_PART_BYTES_MAX >= (64 << 20) + BASE_CHUNK_BYTES_MAX as u64);
+
+/// How long tips that a node named in a store when it left are waited for before an admin confirms the
+/// leave there without them: as long as a node that is away may take to bring them. They may not exist,
+/// and until then somebody with the old key can add entries to that store.
+pub const CLAIMS_WAIT_MS_MAX: u64 = 7 * 86_400_000;
+/// Time after which an admin looks again whether such tips have come.
+pub const CLAIMS_AGAIN: Duration = Duration::from_secs(60);

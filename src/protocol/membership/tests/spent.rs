@@ -71,7 +71,7 @@ fn b3_key_spent_in_another_store_is_spent_there() {
     assert_eq!(in_root(NODE_X), Standing::Spent);
     assert_eq!(in_root(NODE_A), Standing::Counts);
     assert_eq!(in_root(CREATOR), Standing::Counts);
-    // Whoever leaves names tips that may not exist, so only an admin's leave ends it.
+    // Tips that a node names when it leaves may not exist, so only an admin's leave ends it.
     story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
     story.write(NODE_A, &[a], &[remove(NODE_A, &[(STORE, at(9, 9))])]);
     let members = story.members();
