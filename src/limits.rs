@@ -29,8 +29,7 @@ pub const ENTRY_BYTES_MAX: usize = HEADER_BYTES_MAX + OPS_BYTES_MAX + 256;
 /// Bytes of a consumer's name inside a cause. An entry with a longer one is malformed.
 pub const CAUSE_CONSUMER_BYTES_MAX: usize = 255;
 
-/// Tips that a removal names: one for each store, more in stores where the removed author forked. A
-/// removal with more is malformed; all of them fit one value.
+/// Tips that a removal names: one for each store, more where its author forked. More are malformed.
 pub const TIPS_MAX: usize = 4096;
 /// Bytes of such a tip as text: store, seq, entry and three separators.
 pub const TIP_BYTES_MAX: usize = 36 + 20 + 64 + 3;
