@@ -355,14 +355,9 @@ impl State {
         self.staged.collections = Arc::new(collections);
     }
 
-    /// Returns whether acts take just these heads.
-    pub fn has_collections(&self, collections: &Collections) -> bool {
-        *self.staged.collections == *collections
-    }
-
-    /// Returns whether acts take no other heads than those that `collections` take.
-    pub fn takes_at_most(&self, collections: &Collections) -> bool {
-        collections.have(&self.staged.collections)
+    /// Returns which heads acts take, in the staged view.
+    pub fn collections(&self) -> &Arc<Collections> {
+        &self.staged.collections
     }
 
     /// Takes heads from up to `limit` rows after the key `after`, in the staged view. Returns the last key;

@@ -140,7 +140,8 @@ impl Store {
             return Err(PruneError::Root);
         }
         let turn = Arc::clone(&self.shared.folding).lock_owned().await;
-        if let Some(folded) = self.folded().filter(|folded| folded.anchors == anchors) {
+        let is_same = |folded: &FoldedBase| folded.anchors == anchors && collections.is_empty();
+        if let Some(folded) = self.folded().filter(is_same) {
             return Ok(folded);
         }
         let (shared, queue) = (Arc::clone(&self.shared), self.queue.clone());

@@ -14,7 +14,7 @@ use crate::{
     protocol::{
         anchors_act::{ActCollection, AnchorsAct},
         entry::Op,
-        finality::{Collections, Stability, is_act_due},
+        finality::{Collections, Stability, is_act_due, is_collection_due},
         frontier::Frontier,
         membership::role::Role,
         placed_act::anchors_key,
@@ -35,8 +35,8 @@ pub struct Final {
 
 impl Node {
     /// Makes entries of `store` final on all nodes: those that every member which is waited for has on
-    /// disk. Returns `None` when there are none, or too few for an act; `now` makes the act for any number,
-    /// however young. Durable on return; a dropped call may still publish the act.
+    /// disk. Takes the tombstones of an earlier act, once all writers have that. Returns `None` when there is
+    /// nothing of both, or too little for an act; `now` makes the act for any number, however young. Durable on return; a dropped call may still publish the act.
     ///
     /// # Errors
     /// `NotAdmin`; `AckMissing`; `Root`, `Private`; `Read`, `Prune`, `Write`, `Act`.
@@ -125,8 +125,11 @@ impl Node {
             now_ms.saturating_sub(before_ms)
         };
         let turn_ms = self.place_among_admins(facts).saturating_mul(TURN_MS);
-        let is_due = is_act_due(bytes, since_ms) && since_ms >= turn_ms;
-        if anchors == last || !(now || is_due) {
+        let collection = self.collection(store, facts, &anchors)?;
+        let takes_more = collection.as_ref().is_some_and(|it| facts.takes_more(it));
+        let is_due = is_act_due(bytes, since_ms) || (takes_more && is_collection_due(since_ms));
+        let is_something = anchors != last || takes_more;
+        if !is_something || !(now || (is_due && since_ms >= turn_ms)) {
             return Ok(None);
         }
         let next = Final {
@@ -136,8 +139,22 @@ impl Node {
             anchors,
             bytes,
         };
-        let collection = self.collection(store, facts, &next.anchors)?;
         Ok(Some((next, collection)))
+    }
+}
+
+impl Facts {
+    // Whether `ordered` may take tombstones that no act has taken: it is about more entries than the last
+    // collection.
+    fn takes_more(&self, ordered: &ActCollection) -> bool {
+        let anchors = |before| {
+            let mut acts = self.acts.iter();
+            let act = acts.find(|placed| placed.at.id == before)?;
+            Some(act.act.anchors())
+        };
+        let mut acts = self.acts.iter();
+        let last = acts.find_map(|placed| placed.act.collection());
+        last.and_then(|last| anchors(last.before)) != anchors(ordered.before)
     }
 }
 

@@ -195,6 +195,11 @@ impl Collections {
         self.acts.insert(act, collection);
     }
 
+    /// Returns whether the collection of the act with this entry is among these.
+    pub fn has(&self, act: &EntryId) -> bool {
+        self.acts.contains_key(act)
+    }
+
     /// Returns whether nothing is taken.
     pub fn is_empty(&self) -> bool {
         self.acts.is_empty()

@@ -50,7 +50,7 @@ pub use policy::{DORMANT_AFTER_MS_MIN, DORMANT_BYTES_MIN, HistoryPolicy};
 pub use proven::{Heard, Proven};
 pub use retention::{
     ConsumerHold, DropPoint, Dropping, Lagging, NoRoom, Retention, StorePolicy, has_room,
-    is_act_due,
+    is_act_due, is_collection_due,
 };
 pub use stability::Stability;
 pub use waiting::{Seen, Waiting};

@@ -145,6 +145,12 @@ pub fn is_act_due(bytes: u64, since_ms: u64) -> bool {
         || (bytes >= ACT_BYTES / 64 && since_ms >= SMALL_ACT_AFTER_MS)
 }
 
+/// Returns whether an admin publishes an act only because it takes tombstones; the last act is `since_ms`
+/// old.
+pub fn is_collection_due(since_ms: u64) -> bool {
+    since_ms >= SMALL_ACT_AFTER_MS
+}
+
 /// The disk has no room for a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(

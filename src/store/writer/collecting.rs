@@ -52,8 +52,10 @@ impl Writer {
         }
         let mut waits = false;
         let acts = members.anchors_acts(&self.config.id);
+        let before = Arc::clone(self.state.collections());
         let found = Collections::join(acts.map(Arc::as_ref), |act| {
-            let is_whole = self.has_applied(act)?;
+            // Once it has all of an act, it keeps that.
+            let is_whole = before.has(&act.at.id) || self.has_applied(act)?;
             waits |= !is_whole;
             Ok::<_, PruneError>(is_whole)
         });
@@ -71,11 +73,11 @@ impl Writer {
             waits_since: waits.then(Instant::now),
             after: None,
         };
-        if self.state.has_collections(&found) {
+        if found == *before {
             return;
         }
         // Heads that were taken by an act that does not count any more are in the logs, or gone.
-        let takes_less = !self.state.takes_at_most(&found);
+        let takes_less = !found.have(&before);
         self.state.set_collections(found);
         self.state.show();
         if takes_less {
