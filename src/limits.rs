@@ -296,9 +296,6 @@ pub const PEER_STREAMS_MAX: u32 = 16;
 /// Bytes that a peer may send on a connection before they are read, over all its streams. When
 /// full, the peer waits.
 pub const PEER_WINDOW_BYTES: u32 = 8 << 20;
-/// Bytes that a peer may send on a stream before they are read: what a fast link of 100 ms has on its way.
-pub const SYNC_WINDOW_BYTES: u32 = 1_250_000;
-const _: () = assert!(SYNC_WINDOW_BYTES < PEER_WINDOW_BYTES);
 /// Connections of one peer that are served at a time. When full, a new one is closed.
 pub const PEER_CONNECTIONS_MAX: usize = 4;
 /// Connections of one peer on all protocols: `PEER_CONNECTIONS_MAX` each for sync and gossip, and

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    KEY_BYTES_MAX, STATUS_BYTES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WINDOW_BYTES,
+    KEY_BYTES_MAX, PEER_WINDOW_BYTES, STATUS_BYTES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD,
     SYNC_WORK_MS_MAX, VALUE_INLINE_BYTES_MAX,
 };
 
@@ -57,6 +57,9 @@ pub const BASE_FLOOR_MS: u64 = SYNC_WORK_MS_MAX;
 /// use. A slower peer is given up, because a store takes one base at a time; parts that have come are
 /// kept.
 pub const BASE_FLOOR_BYTES: u64 = 512 << 10;
+/// Bytes that a peer may send on a stream before they are read: what a fast link of 100 ms has on its way.
+pub const SYNC_WINDOW_BYTES: u32 = 1_250_000;
+const _: () = assert!(SYNC_WINDOW_BYTES < PEER_WINDOW_BYTES);
 /// Time for which a peer that takes a base may be silent after a part. What is on its way by then comes as
 /// slowly as a base may: a window of the stream, and the frames that wait to be written to it.
 pub const BASE_WANT_TIMEOUT: Duration = Duration::from_millis(

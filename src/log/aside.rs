@@ -28,7 +28,7 @@ impl Logs {
     /// # Errors
     /// As for `set_voids_aside`.
     pub fn forget_voids(&self, plan: &PrunePlan) -> Result<(), LogError> {
-        Voids::remove_of_prune(self.disk.as_ref(), &self.dir, &plan.begins)
+        Voids::remove_of_prune(self.disk.as_ref(), &self.dir, &plan.begins.hash())
     }
 
     /// Ends a pruning that was interrupted after its commit point: sets the void branches aside that were
@@ -47,7 +47,7 @@ impl Logs {
             return Ok(());
         }
         let begins = Begins::read(disk, dir)?;
-        if Voids::set_aside_of_prune(disk, dir, &begins)? {
+        if Voids::set_aside_of_prune(disk, dir, &begins.hash())? {
             discard()?;
         }
         Ok(Voids::remove_lists(disk, dir, &lists)?)

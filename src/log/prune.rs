@@ -144,7 +144,7 @@ impl Logs {
         if *begins == self.begins {
             return Ok((Pruning::default(), Ok(())));
         }
-        voids.prepare_prune(self.disk.as_ref(), &self.dir, begins)?;
+        voids.prepare_prune(self.disk.as_ref(), &self.dir, &begins.hash())?;
         begins.write(self.disk.as_ref(), &self.dir)?;
         let mut kept = Ok(());
         for key in &voids.0 {

@@ -17,7 +17,7 @@ use data_encoding::HEXLOWER;
 use crate::{
     disk::{Disk, Open},
     id::Author,
-    log::{Begins, LogError, error::file_error, files::remove_if_there, segments},
+    log::{LogError, error::file_error, files::remove_if_there, segments},
 };
 
 /// Author and number of each void branch.
@@ -47,7 +47,7 @@ impl Voids {
         &self,
         disk: &dyn Disk,
         dir: &Path,
-        begins: &Begins,
+        begins: &[u8; 32],
     ) -> Result<(), LogError> {
         self.write(disk, dir, &name_of_prune(begins))
     }
@@ -107,7 +107,7 @@ impl Voids {
     pub(super) fn set_aside_of_prune(
         disk: &dyn Disk,
         dir: &Path,
-        begins: &Begins,
+        begins: &[u8; 32],
     ) -> Result<bool, LogError> {
         let Some(voids) = Self::read(disk, dir, &name_of_prune(begins))? else {
             return Ok(false);
@@ -170,7 +170,7 @@ impl Voids {
     pub(super) fn remove_of_prune(
         disk: &dyn Disk,
         dir: &Path,
-        begins: &Begins,
+        begins: &[u8; 32],
     ) -> Result<(), LogError> {
         Self::remove_lists(disk, dir, &[name_of_prune(begins)])
     }
@@ -224,8 +224,9 @@ fn name(base: &[u8; 32]) -> String {
     format!("{PREPARED}{}", HEXLOWER.encode(base))
 }
 
-fn name_of_prune(begins: &Begins) -> String {
-    format!("{OF_PRUNE}{}", HEXLOWER.encode(&begins.hash()))
+// `begins`: the hash of the new beginnings.
+fn name_of_prune(begins: &[u8; 32]) -> String {
+    format!("{OF_PRUNE}{}", HEXLOWER.encode(begins))
 }
 
 /// Returns whether a file of this name is the list of an installation.
