@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
@@ -16,14 +15,14 @@ use crate::{
         anchor::Anchor,
         anchors_act::BaseHash,
         frontier::{Frontier, FrontierTip},
-        sync::{BaseChoice, BaseRank, PartName, PartWant},
+        sync::{BaseChoice, BaseRank, PartWant},
     },
     state::{
-        Base, BaseManifest, Incoming, IncomingError, ManifestError, OutgoingPart, Progress,
-        StateError, check_rows,
+        Base, BaseManifest, Incoming, IncomingError, ManifestError, Progress, StateError,
+        check_rows,
     },
     store::{
-        InstallError, Shared, Store,
+        InstallError, OfferedBase, Shared, Store,
         shared::base_dir,
         writer::{command::Command, queue::Queue},
     },
@@ -83,10 +82,6 @@ pub enum TakeBaseError {
     #[error(transparent)]
     Install(#[from] InstallError),
 }
-
-/// The newest base, as a peer gets it.
-#[derive(Debug, Clone)]
-pub struct OfferedBase(pub(super) Arc<Base>);
 
 /// A base of a peer on its way into this store. One at a time; what has come stays on the disk when it is
 /// dropped, and the next attempt goes on there.
@@ -271,42 +266,6 @@ impl Shared {
     // written nothing since.
     fn keeps(&self) -> Option<Author> {
         (!self.is_restored()).then_some(self.author)
-    }
-}
-
-impl OfferedBase {
-    /// Returns the bytes of its manifest.
-    pub fn manifest(&self) -> Bytes {
-        self.0.manifest().encode_for_peers()
-    }
-
-    /// Returns the hash that names it.
-    pub fn hash(&self) -> BaseHash {
-        BaseHash(self.0.manifest().hash())
-    }
-
-    /// Returns the number of entries of which it has the state.
-    pub fn entries(&self) -> u64 {
-        self.0.manifest().entries
-    }
-
-    /// Returns the names of its parts.
-    pub fn parts(&self) -> Vec<PartName> {
-        self.0.part_names()
-    }
-
-    /// Begins to read a part without its first `from_chunk` chunks; `None` when it has no such part.
-    ///
-    /// Reads files: not for an event loop.
-    ///
-    /// # Errors
-    /// `Damaged`, `Io`.
-    pub fn part(
-        &self,
-        part: &PartName,
-        from_chunk: u32,
-    ) -> Result<Option<OutgoingPart>, StateError> {
-        OutgoingPart::begin(&self.0, part, from_chunk)
     }
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod finality;
 mod item;
 mod maintenance;
+mod offered_base;
 mod outbox;
 mod proof;
 mod read;
@@ -23,11 +24,12 @@ mod write;
 mod write_pause;
 mod writer;
 
-pub use base_transfer::{OfferedBase, TakeBaseError, TakenBase};
+pub use base_transfer::{TakeBaseError, TakenBase};
 pub use config::{Authority, StoreConfig};
 pub use error::{OpenError, ReadError};
 pub use finality::{FoldedBase, OpenBranches};
 pub use item::Item;
+pub use offered_base::OfferedBase;
 pub use outbox::Fresh;
 pub use proof::ProveError;
 pub use read::{

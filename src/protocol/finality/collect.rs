@@ -230,7 +230,7 @@ impl Collections {
         }
         let mut left = heads.as_slice().to_vec();
         loop {
-            // What one takes may be what kept another from taking.
+            // One may take what has kept another from taking.
             let before = left.len();
             for collection in self.acts.values() {
                 collection.take(&mut left);

@@ -120,9 +120,10 @@ impl BlockHead {
         };
         let kind = Kind::of(kind).ok_or_else(|| damaged("no block begins there"))?;
         let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
-        let length_max = match kind {
-            Kind::Base => BASE_MANIFEST_BYTES_MAX + 16,
-            _other => BODY_BYTES_MAX,
+        let length_max = if kind == Kind::Base {
+            BASE_MANIFEST_BYTES_MAX + 16
+        } else {
+            BODY_BYTES_MAX
         };
         if length > length_max {
             return Err(damaged("the block is longer than any"));

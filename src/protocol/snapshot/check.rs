@@ -167,7 +167,7 @@ impl SnapshotChecker {
         Ok((None, Checked::Base(message.manifest)))
     }
 
-    fn piece(&mut self, body: &Bytes) -> Result<Next, String> {
+    fn piece(&self, body: &Bytes) -> Result<Next, String> {
         let message = wire::Piece::decode(body.clone()).map_err(|_reason| MALFORMED)?;
         if !self.is_before_branches() || !self.has_base {
             return Err("a piece of a state where none is due".to_owned());

@@ -5,28 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
 use crate::{
-    protocol::{
-        finality::{Collections, Finality},
-        membership::Members,
-        placed_act::PlacedAct,
+    protocol::{finality::Collections, placed_act::PlacedAct},
+    store::{
+        PruneError,
+        writer::{sweep::Sweep, writer::Writer},
     },
-    store::{PruneError, writer::writer::Writer},
 };
-
-/// How far the collecting has come. The state has which heads are taken.
-#[derive(Debug, Default)]
-pub(super) struct Collecting {
-    // The members and anchors by which it was found which heads are taken.
-    members: Option<Arc<Members>>,
-    finality: Option<Arc<Finality>>,
-    // When it was found, if entries that an act makes final were missing.
-    waits_since: Option<Instant>,
-    // The last row that was swept.
-    after: Option<Bytes>,
-}
 
 impl Writer {
     /// Finds which heads acts take, if that may have changed.
@@ -35,7 +20,7 @@ impl Writer {
             return;
         }
         let (members, finality) = (self.membership.members(), self.membership.finality());
-        let known = &self.collecting;
+        let known = &self.sweep;
         let is_same = known
             .members
             .as_ref()
@@ -67,7 +52,7 @@ impl Writer {
                 Collections::default()
             }
         };
-        self.collecting = Collecting {
+        self.sweep = Sweep {
             members: Some(members),
             finality: Some(finality),
             waits_since: waits.then(Instant::now),
@@ -104,10 +89,10 @@ impl Writer {
         if self.state.staged().is_swept {
             return;
         }
-        let after = self.collecting.after.take();
+        let after = self.sweep.after.take();
         match self.state.sweep(after.as_deref(), ROWS_AT_ONCE) {
             Ok(after) => {
-                self.collecting.after = after;
+                self.sweep.after = after;
                 self.state.show();
             }
             Err(error) => self.state_damaged(error),
@@ -119,13 +104,13 @@ impl Writer {
         if !self.state.staged().is_swept {
             return Duration::ZERO;
         }
-        let waits = self.collecting.waits_since;
+        let waits = self.sweep.waits_since;
         waits.map_or(Duration::MAX, |at| LOOK_EVERY.saturating_sub(at.elapsed()))
     }
 
     /// Forgets how far it has come: the state is a new one.
     pub(super) fn collect_again(&mut self) {
-        self.collecting = Collecting::default();
+        self.sweep = Sweep::default();
         self.find_collections();
     }
 }

@@ -39,5 +39,6 @@ mod recount;
 pub(super) mod repair;
 mod replayed;
 pub(super) mod status;
+mod sweep;
 mod transaction;
 mod writer;

@@ -22,8 +22,8 @@ use crate::{
         OpenError, Shared, StoreConfig, outbox,
         shared::{BaseReader, base_dir, published},
         writer::{
-            collecting::Collecting, health::Health, install, marks::Marks, membership::Membership,
-            mending::Mending, notes::Notes, rebuild::Sources, writer::Writer,
+            health::Health, install, marks::Marks, membership::Membership, mending::Mending,
+            notes::Notes, rebuild::Sources, sweep::Sweep, writer::Writer,
         },
     },
 };
@@ -119,7 +119,7 @@ pub(in crate::store) fn open(
         counted_by,
         marks,
         health: Health::Well,
-        collecting: Collecting::default(),
+        sweep: Sweep::default(),
         arrived_ms,
         next_expiry_ms: None,
         cuts,

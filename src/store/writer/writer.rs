@@ -23,8 +23,8 @@ use crate::{
         Fresh, StoreConfig,
         shared::{BaseReader, published},
         writer::{
-            collecting::Collecting, health::Health, lookup::WriterLookup, marks::Marks,
-            membership::Membership, mending::Mending, notes::Note, notes::NoteRow,
+            health::Health, lookup::WriterLookup, marks::Marks, membership::Membership,
+            mending::Mending, notes::Note, notes::NoteRow, sweep::Sweep,
         },
     },
 };
@@ -67,7 +67,7 @@ pub(in crate::store) struct Writer {
     pub(super) marks: Marks,
     pub(super) mending: Mending,
     pub(super) health: Health,
-    pub(super) collecting: Collecting,
+    pub(super) sweep: Sweep,
     // When the newest entry arrived, ms since 1970. Does not go back when the wall clock does.
     pub(super) arrived_ms: u64,
     // When the next expiry is due, ms since 1970, or before; `None`: there is none.

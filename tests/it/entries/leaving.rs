@@ -206,7 +206,10 @@ async fn m4_a_leave_that_names_a_tip_nobody_has_keeps_no_way_in() {
     let removed = Ingested::Refused(RefusedEntry::Rules(Refusal::Removed { author }));
     let ops = vec![put("/after", "b")];
     let late = leaver.write(NOW_MS, ops, BTreeSet::new(), false);
-    assert_eq!(take_in(&root, &[late]).await, [removed.clone()]);
+    assert_eq!(
+        take_in(&root, &[late]).await,
+        std::slice::from_ref(&removed)
+    );
     assert_eq!(confirmed(&node).await, None);
     let before = root.frontier();
     assert!(node.confirm_departures().await.unwrap(), "it still waits");

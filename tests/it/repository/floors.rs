@@ -94,7 +94,10 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
         (4, &["writer", "watch"]),
         (3, &["item", "write_pause"]),
         (2, &["shared", "write"]),
-        (1, &["config", "error", "outbox", "state_root"]),
+        (
+            1,
+            &["config", "error", "offered_base", "outbox", "state_root"],
+        ),
     ],
 }];
 

@@ -30,16 +30,11 @@ fn run(seed: u64) -> (Result<(), String>, [usize; 6]) {
     (result, world.met)
 }
 
-/// `SEED` runs one schedule.
+/// `SEED` runs one schedule. It is read when the test is compiled.
 #[test]
 fn random_schedules_agree() {
-    let seeds = match std::env::var("SEED") {
-        Ok(seed) => {
-            let seed = seed.parse::<u64>().expect("SEED is a number");
-            seed..seed + 1
-        }
-        Err(_unset) => 0..soaked(400),
-    };
+    let seed = option_env!("SEED").map(|seed| seed.parse::<u64>().expect("SEED is a number"));
+    let seeds = seed.map_or(0..soaked(400), |seed| seed..seed + 1);
     let is_short = seeds.end - seeds.start < 400;
     let (mut met, mut failed) = ([0; 6], Vec::new());
     for seed in seeds {
