@@ -69,6 +69,7 @@ pub(super) async fn set(
     let HistoryPolicy {
         store: of_store,
         retention,
+        ..
     } = &mut policy;
     for (value, new) in [
         (&mut retention.age_ms, set.age_ms),
@@ -87,7 +88,9 @@ pub(super) async fn set(
 }
 
 fn to_wire(policy: &HistoryPolicy) -> api::HistoryPolicy {
-    let HistoryPolicy { store, retention } = policy;
+    let HistoryPolicy {
+        store, retention, ..
+    } = policy;
     api::HistoryPolicy {
         age_ms: Some(retention.age_ms),
         bytes: Some(retention.bytes),

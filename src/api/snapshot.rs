@@ -9,6 +9,7 @@ use crate::{
     },
     node::{CreateError, FileError, Node, RestoreError, SnapshotOptions, SnapshotStream},
     protocol::snapshot::SnapshotError,
+    state::IncomingError,
     store::ReadError,
     wire::api,
 };
@@ -53,6 +54,12 @@ impl From<CreateError> for ApiError {
                     "`lattice verify` lists the damage. A peer repairs it with the next sync; without one, \
                      copy the data directory before you change anything",
                 ),
+            CreateError::Read {
+                source: ReadError::Pruned(_),
+                ..
+            } => Self::new("damaged", EXIT_DAMAGED, message).hint(
+                "the base with the state of its removed entries is damaged or missing: `lattice verify` says                  more. Make the snapshot on another member",
+            ),
             CreateError::Read { source, .. } => Self {
                 message,
                 ..Self::from(source)
@@ -98,7 +105,10 @@ impl From<RestoreError> for ApiError {
             ),
             RestoreError::OtherKey { .. } => precondition("other_key")
                 .hint("name the identity.key of that node, or use --new-identity"),
-            RestoreError::Branch { .. } => Self::new("snapshot_damaged", EXIT_DAMAGED, message)
+            RestoreError::Branch { .. }
+            | RestoreError::Base(
+                IncomingError::Unsound { .. } | IncomingError::Forged { .. } | IncomingError::Cut,
+            ) => Self::new("snapshot_damaged", EXIT_DAMAGED, message)
                 .hint("use another snapshot; nothing was restored"),
             RestoreError::Open(error) => error.into(),
             RestoreError::Read(source) => Self {

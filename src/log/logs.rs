@@ -98,7 +98,8 @@ impl Logs {
         Ok(())
     }
 
-    /// Begins a branch of `author` without its first entries, as its author's first one. Durable on return.
+    /// Begins a branch of `author` without its first entries, as its author's first one. Durable once
+    /// `write_begins` and the next `sync` have returned; before that the logs must not be used otherwise.
     ///
     /// # Errors
     /// `Full`, `NoDescriptor`, `Io`.
@@ -113,14 +114,22 @@ impl Logs {
                 offset: 0,
             },
         };
-        let mut begins = self.begins.clone();
-        begins.0.insert((author, number), row);
-        begins.write(self.disk.as_ref(), &self.dir)?;
         let writer = self.begin_empty(author, number, &row)?;
-        self.begins = begins;
+        self.begins.0.insert((author, number), row);
         self.has_new_names = true;
         self.add(writer);
         Ok(())
+    }
+
+    /// Writes where branches begin, if any begins late. Durable on return.
+    ///
+    /// # Errors
+    /// `Full`, `NoDescriptor`, `Io`.
+    pub fn write_begins(&self) -> Result<(), LogError> {
+        match self.begins.is_empty() {
+            true => Ok(()),
+            false => self.begins.write(self.disk.as_ref(), &self.dir),
+        }
     }
 
     /// Returns an empty file, and the number in its name, `first` or higher: a new file, or one that

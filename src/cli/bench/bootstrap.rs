@@ -21,15 +21,15 @@ use crate::cli::{
 };
 use lattice::wire::api;
 
-/// Time until a new member has everything: from a member with all of history, and from one without
+/// Time until a new member has everything: from a member with all its history, and from one that has removed it
 #[derive(Debug, Args)]
 pub(super) struct Bootstrap {
     #[command(flatten)]
     setup: Setup,
-    /// Entries of the history, a put each
+    /// Entries of the history, one put each
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     entries: usize,
-    /// Keys that they overwrite at random
+    /// Keys; each put overwrites one of them at random
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     keys: u64,
 }

@@ -56,19 +56,20 @@ struct Set {
     /// Remove the oldest final entries when there are more [default: 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     size: Option<u64>,
-    /// Keep them this long for consumers that lag, up to a quarter of the size [default: 7d]
+    /// Keep them this long for consumers that lag, up to a quarter of the size; and after an act that left
+    /// out a branch of a fork [default: 7d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     hold: Option<Duration>,
     /// Make entries final at this age [default: 1d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     final_after: Option<Duration>,
-    /// Make them final earlier when more are not final [default: 256MiB]
+    /// Make entries final earlier when more than this are not final [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     final_size: Option<u64>,
     /// Wait this long for members that make no progress; at least an hour [default: 7d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     dormant_after: Option<Duration>,
-    /// Wait only an hour for those that lack more; at least 16MiB [default: 1GiB]
+    /// Wait only an hour for members that lack more than this; at least 16MiB [default: 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     dormant_size: Option<u64>,
 }

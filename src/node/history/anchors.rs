@@ -125,7 +125,10 @@ impl Node {
             now_ms.saturating_sub(before_ms)
         };
         let turn_ms = self.place_among_admins(facts).saturating_mul(TURN_MS);
-        let collection = self.collection(store, facts, &anchors)?;
+        let collection = match facts.policy.takes_tombstones {
+            true => self.collection(store, facts, &anchors)?,
+            false => None,
+        };
         let takes_more = collection.as_ref().is_some_and(|it| facts.takes_more(it));
         let is_due = is_act_due(bytes, since_ms) || (takes_more && is_collection_due(since_ms));
         let is_something = anchors != last || takes_more;

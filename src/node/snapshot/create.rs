@@ -1,6 +1,6 @@
 //! Making a snapshot.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -108,6 +108,8 @@ impl Node {
                 name: info.name.clone(),
                 source,
             };
+            // Else its root is that of a state from which acts still take heads.
+            store.until_swept(SWEPT_WAIT).await;
             let moment = store.moment().await.map_err(read)?;
             let root = moment.state_root().await.map_err(read)?;
             let contents = Contents {
@@ -237,5 +239,7 @@ fn about(node: &Inner, info: &StoreInfo, row: &meta::Row) -> Result<SnapshotStor
 const MOMENTS_MAX: usize = 3;
 // Blocks that are made before the reader takes them.
 const PARTS_AHEAD: usize = 4;
+// Longest wait for heads that acts take. The root is left out if they are still there.
+const SWEPT_WAIT: Duration = Duration::from_secs(60);
 // Bytes that the reader gets at a time.
 const SENT_BYTES_MAX: usize = 1 << 20;

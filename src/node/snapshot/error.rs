@@ -20,7 +20,8 @@ pub enum CreateError {
     /// The node's own keys or its list of stores cannot be read.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A store cannot be read: a part of it is damaged, or its log no longer has all entries.
+    /// A store cannot be read: a part of it is damaged, or entries were removed and the base with their
+    /// state is damaged or missing.
     #[error("store {name} cannot be copied")]
     Read {
         /// Name of the store.
@@ -86,7 +87,7 @@ pub enum RestoreError {
         seq: Seq,
     },
     /// The state of removed entries cannot be written, or is malformed.
-    #[error("cannot write the state of entries that were removed")]
+    #[error("cannot take the state of entries that were removed")]
     Base(#[from] IncomingError),
     /// A file of the new node cannot be written.
     #[error("cannot write {}", path.display())]

@@ -15,7 +15,7 @@ use crate::{
         Block, BlockHead, Checked, Manifest, SnapshotChecker, SnapshotError,
         block::{BLOCK_HEAD_BYTES, HEAD_BYTES, Kind, TRAILER_BYTES, check_head, last_block},
     },
-    state::{BaseManifest, PartsCheck},
+    state::{BaseManifest, IncomingError, PartsCheck},
 };
 
 /// Reads a whole file and checks all of it: each block, each signature, each link between entries, the
@@ -88,10 +88,18 @@ struct BaseCheck {
 impl BaseCheck {
     // The error says what is wrong.
     fn next(&mut self, checked: &Checked) -> Result<(), String> {
-        let text = |error: &dyn std::error::Error| error.to_string();
+        let text = |error: &IncomingError| match error {
+            IncomingError::Cut => "the state of removed entries is incomplete".to_owned(),
+            IncomingError::Forged { what } | IncomingError::Unsound { what } => {
+                format!("a part of the state of removed entries fails its check: {what}")
+            }
+            IncomingError::Disk(error) => error.to_string(),
+        };
         match checked {
             Checked::Base(manifest) => {
-                let manifest = BaseManifest::of_peer(manifest).map_err(|error| text(&error))?;
+                let manifest = BaseManifest::of_peer(manifest).map_err(|_malformed| {
+                    "the description of the state of removed entries is malformed".to_owned()
+                })?;
                 if Some(manifest.store) != self.store {
                     return Err("the state of removed entries is of another store".to_owned());
                 }

@@ -170,12 +170,7 @@ async fn differing(node: &Node, manifest: &Manifest) -> Result<Vec<String>, Rest
         let root = match node.open_store(&contents.id) {
             Some(store) => {
                 // Acts may take heads that the logs and the base have.
-                for _again in 0..LOOKS_MAX {
-                    if store.is_swept() {
-                        break;
-                    }
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
+                store.until_swept(SWEPT_WAIT).await;
                 Some(store.root(&[]).await?.root.0)
             }
             None => None,
@@ -304,6 +299,7 @@ impl Stores {
 
     fn end_store(&mut self) -> Result<(), RestoreError> {
         if let Some(mut store) = self.open.take() {
+            store.logs.write_begins()?;
             store.logs.sync()?;
             store.logs.seal()?;
             // An empty state is built from the logs. Without its file, that would be taken for a loss.
@@ -476,8 +472,7 @@ fn io_error(path: &Path, source: io::Error) -> RestoreError {
     RestoreError::Io { path, source }
 }
 
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-// After a minute and a half the roots are compared in any case.
-const LOOKS_MAX: usize = 9000;
+// After this time the roots are compared in any case.
+const SWEPT_WAIT: Duration = Duration::from_secs(90);
 // Bytes of entries that one fsync makes durable.
 const STAGED_BYTES: usize = 8 << 20;

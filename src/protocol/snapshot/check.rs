@@ -87,8 +87,6 @@ pub struct SnapshotChecker {
     ended: Option<Author>,
     // Whether the store has the state of entries that were removed.
     has_base: bool,
-    // The last author with a branch in this store that begins late.
-    begun_late: Option<Author>,
     key: Option<Author>,
     is_done: bool,
 }
@@ -151,7 +149,7 @@ impl SnapshotChecker {
         if self.stores.len() >= STORES_MAX {
             return Err("it has more stores than a node can have".to_owned());
         }
-        (self.ended, self.has_base, self.begun_late) = (None, false, None);
+        (self.ended, self.has_base) = (None, false);
         self.stores.push((store.clone(), 0));
         Ok((rest, Checked::Store(store)))
     }
@@ -191,10 +189,10 @@ impl SnapshotChecker {
         if self.ended.is_some_and(|last| author < last) {
             return Err("the branches are not in order".to_owned());
         }
-        if begin.is_some() && (!self.has_base || self.begun_late == Some(author)) {
+        // Only the first branch of an author: the others left it later.
+        if begin.is_some() && (!self.has_base || self.ended == Some(author)) {
             return Err("a branch begins late where none can".to_owned());
         }
-        self.begun_late = begin.map(|_late| author).or(self.begun_late);
         self.branch = Some(Branch {
             author,
             is_fork: self.ended == Some(author),

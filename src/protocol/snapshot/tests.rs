@@ -406,6 +406,13 @@ fn a_branch_begins_late_only_after_a_state() {
     bare.drain(1..4);
     assert_eq!(refusal(with(&bare, 15)), no_state);
     assert_eq!(inserted(5, &late(&begin)), no_state, "twice of one author");
+    let whole_branch = [
+        (Kind::Branch, branch_body(&author(AUTHOR_A), None)),
+        (Kind::Entries, body(&entries[..2])),
+    ];
+    let mut after_another = whole.clone();
+    after_another.splice(4..4, whole_branch);
+    assert_eq!(refusal(with(&after_another, 17)), no_state, "after another");
     let not_due = "a state of removed entries where none is due";
     assert_eq!(inserted(2, &base), not_due, "twice");
     assert_eq!(inserted(5, &base), not_due, "after a branch");

@@ -12,7 +12,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::{BASE_ANCHORS_MAX, BASE_KEY_BYTES_MAX, BASE_PART_BYTES_MAX, BASE_PARTS_MAX},
+    limits::{BASE_ANCHORS_MAX, BASE_KEY_BYTES_MAX, BASE_PART_BYTES_MAX, BASE_PARTS_MAX, SEQ_MAX},
     protocol::{anchor::Anchor, frontier::Frontier, hlc::Hlc},
     state::base::{
         part::{PartId, PartInfo},
@@ -102,7 +102,9 @@ impl BaseManifest {
             length = length.and_then(|sum| sum.checked_add(part.bytes));
         }
         let is_sound = manifest.anchors.is_sorted_by(|(a, _), (b, _)| a < b)
-            && manifest.anchors.iter().all(|(_, anchor)| anchor.seq > 0)
+            // So that counting on from them never ends.
+            && manifest.anchors.iter().all(|(_, anchor)| (1..=SEQ_MAX).contains(&anchor.seq))
+            && manifest.entries <= ENTRIES_MAX
             && length.is_some()
             && manifest.encode_for_peers() == bytes;
         is_sound.then_some(manifest).ok_or(ManifestError::Malformed)
@@ -227,3 +229,5 @@ fn count(count: usize) -> u32 {
 }
 
 const HEAD: &[u8; 8] = b"LATBMAN\x01";
+// More entries than all authors of a base can have written.
+const ENTRIES_MAX: u64 = u64::MAX / 2;

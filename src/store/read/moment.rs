@@ -71,10 +71,18 @@ fn base_below(spans: &[Span], bases: Bases) -> Result<Option<Arc<Base>>, Pruned>
         return Ok(None);
     };
     let goes_on = |base: &Arc<Base>| {
-        begins.iter().all(|(author, begin)| {
+        let has_removed = begins.iter().all(|(author, begin)| {
             let anchor = base.manifest().anchor(author);
             anchor.is_some_and(|anchor| anchor.seq > begin.anchor.seq || *anchor == begin.anchor)
-        })
+        });
+        let mut anchors = base.manifest().anchors.iter();
+        // The logs go on from it. They do not where the end of one was lost.
+        has_removed
+            && anchors.all(|(author, anchor)| {
+                let of_author = |span: &&Span| span.branch.author == *author;
+                let mut spans = spans.iter().filter(of_author);
+                spans.any(|span| span.through >= anchor.seq)
+            })
     };
     let oldest_first = [bases.beginning, bases.newest];
     let base = oldest_first.into_iter().flatten().find(goes_on);
@@ -87,12 +95,13 @@ impl Moment {
         self.view.keys
     }
 
-    /// Returns the root of the state; `None` while it lacks entries that could not be read.
+    /// Returns the root of the state; `None` while it lacks entries that could not be read, or has heads
+    /// that acts take.
     ///
     /// # Errors
     /// `State`: the state is damaged.
     pub async fn state_root(&self) -> Result<Option<TreeRoot>, ReadError> {
-        if self.view.lacks {
+        if self.view.lacks || !self.view.is_swept {
             return Ok(None);
         }
         let turn = Arc::clone(&self.store.shared.tree_turn).lock_owned().await;

@@ -1,6 +1,9 @@
 //! Roots of the state, by which nodes compare what they have.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -42,6 +45,17 @@ impl Store {
         self.shared.state.view().is_swept
     }
 
+    /// Waits until it has none, at most this long.
+    pub(crate) async fn until_swept(&self, at_most: Duration) {
+        let swept = async {
+            while !self.is_swept() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        // The caller goes on in any case.
+        drop(tokio::time::timeout(at_most, swept).await);
+    }
+
     /// Computes the root of all keys for other nodes, and keeps it for `settled_root`. Returns `None`
     /// if acts take heads that are still there, or if the state was built again meanwhile: the root may be that of a state which the writer was
     /// about to correct, for example because other members count.
@@ -50,18 +64,20 @@ impl Store {
     /// `ReadError`, as for `root`.
     pub async fn settle_root(&self) -> Result<Option<StateRoot>, ReadError> {
         let settled = self.look(|view, members| {
+            if !view.is_swept {
+                return Ok(None);
+            }
             let root = state_root(view, members, view.root()?)?;
             let (mark, members) = (view.mark(), Arc::clone(members));
-            Ok(SettledRoot {
+            Ok(Some(SettledRoot {
                 root,
                 mark,
                 members,
-            })
+            }))
         });
-        let settled = settled.await?;
-        if !self.is_swept() {
+        let Some(settled) = settled.await? else {
             return Ok(None);
-        }
+        };
         // The writer corrects a state in the turn in which it shows it. So it is done when it answers.
         self.missing().await.map_err(|_stopped| ReadError::Closed)?;
         if !self.shared.state.view().is_in_file_of(&settled.mark) {
@@ -79,7 +95,8 @@ impl Store {
         let settled = self.shared.settled.lock();
         let settled = settled.unwrap_or_else(PoisonError::into_inner).clone()?;
         let has_members = Arc::ptr_eq(&settled.members, &self.shared.members.borrow());
-        let is_current = has_members && self.shared.state.view().has_mark(&settled.mark);
+        let view = self.shared.state.view();
+        let is_current = has_members && view.is_swept && view.has_mark(&settled.mark);
         is_current.then_some(settled.root)
     }
 
@@ -117,6 +134,8 @@ impl Store {
         }
     }
 }
+
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Returns `root`, which is that of `view`, with the entries and the acts that make the state.
 ///

@@ -1,6 +1,7 @@
 //! Collecting: heads that acts take leave the state, some rows at a time between other work.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,23 +41,22 @@ impl Writer {
         let before = Arc::clone(self.state.collections());
         let found = Collections::join(acts.map(Arc::as_ref), |act| {
             // Once it has all of an act, it keeps that.
-            let is_whole = before.has(&act.at.id) || self.has_applied(act)?;
+            let is_whole = before.has(&act.at.id)
+                || self.has_applied(act).unwrap_or_else(|error| {
+                    tracing::debug!(store = %self.config.id, %error, "an act is looked at later");
+                    false
+                });
             waits |= !is_whole;
-            Ok::<_, PruneError>(is_whole)
+            Ok::<_, Infallible>(is_whole)
         });
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::debug!(store = %self.config.id, %error, "which heads acts take is found later");
-                waits = true;
-                Collections::default()
-            }
-        };
+        let Ok(found) = found;
+        // A sweep goes on unless other heads are taken.
+        let after = self.sweep.after.take().filter(|_| found == *before);
         self.sweep = Sweep {
             members: Some(members),
             finality: Some(finality),
             waits_since: waits.then(Instant::now),
-            after: None,
+            after,
         };
         if found == *before {
             return;

@@ -71,7 +71,8 @@ impl List {
 
 /// Check snapshots: every signature, every link between entries, and that nothing is missing
 ///
-/// Needs no node, no store and no key. Exits with 6 if a file is damaged, and says where.
+/// Needs no node, no store and no key. Exits with 6 if a file is damaged, and says where. Values of entries
+/// that were removed have no signatures of their authors: the node that made the file vouches for them.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  lattice snapshot verify backup.lsnap")]
 pub(super) struct Verify {

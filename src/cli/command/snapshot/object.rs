@@ -97,21 +97,26 @@ pub(super) fn print(
     ))?;
     for store in root_first(manifest) {
         let private = if store.private { ", private" } else { "" };
-        let removed = match store.removed_entries {
-            0 => String::new(),
-            removed => format!(
-                " and the state of {}",
-                counted(removed, "earlier one", "earlier ones")
-            ),
-        };
         out.line(&format!(
-            "  {:<16} {}{removed}, {}{private}",
+            "  {:<16} {}, {}{private}",
             escape(store.name.as_bytes()),
-            counted(store.entries, "entry", "entries"),
+            entries(store),
             counted(store.keys, "key", "keys"),
         ))?;
     }
     Ok(())
+}
+
+/// Returns how many entries of a store are in a snapshot, and of how many their state.
+pub(super) fn entries(store: &Contents) -> String {
+    let entries = counted(store.entries, "entry", "entries");
+    match store.removed_entries {
+        0 => entries,
+        removed => {
+            let removed = counted(removed, "earlier one", "earlier ones");
+            format!("{entries} and the state of {removed}")
+        }
+    }
 }
 
 /// Returns the stores of a snapshot, the root store first.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::{
     command::snapshot::{
         as_puts,
-        object::{Snapshot, counted, named, root_first},
+        object::{Snapshot, entries, named, root_first},
         progress::restore,
     },
     exit::Failure,
@@ -19,8 +19,8 @@ use crate::cli::{
 
 /// Make a node of a snapshot, or bring single keys back
 ///
-/// Makes a node in the data directory, which must not have one. All of the file is checked first. Writes
-/// from after the snapshot are lost, unless another member has them.
+/// Makes a node in the data directory, which must not have one. The file is checked while it is read; if a
+/// check fails, there is no node. Writes from after the snapshot are lost, unless another member has them.
 ///
 /// With the key of the node that made the snapshot (in the file, or --identity), the new node is that node
 /// again. Do this only if the old one will never start again: two nodes with one key fork their log, and
@@ -33,7 +33,7 @@ use crate::cli::{
 ///
 /// With --as-puts PREFIX, the old values of the keys that start with PREFIX are written into the node here,
 /// as new entries. A key that was changed or deleted since gets its old value back; a newer value is
-/// replaced, and stays in the history. Keys that were created since are left alone. '' is every key.
+/// replaced, and stays in the history until that is removed. Keys that were created since are left alone. '' is every key.
 /// --store names the store. Takes room for all stores in $TMPDIR.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -103,16 +103,15 @@ impl Restore {
             false => format!("node       a new one, {}", restored.node.short()),
         })?;
         for store in root_first(manifest) {
-            let entries = counted(store.entries, "entry", "entries");
-            out.line(&format!("store      {}: {entries}", store.name))?;
+            out.line(&format!("store      {}: {}", store.name, entries(store)))?;
         }
         if !restored.differing.is_empty() {
             let stores = restored.differing.join(", ");
             out.notice(
                 "other_state",
                 &format!(
-                    "the state of {stores} is not the one that the snapshot names. All entries are there; \
-                     please report this, and compare the node with another member: `lattice compare NODE`"
+                    "the state of {stores} is not the one that the snapshot names, though nothing in the file \
+                     is missing; please report this, and compare the node with another member: `lattice compare NODE`"
                 ),
             );
         }
