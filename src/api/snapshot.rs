@@ -58,7 +58,8 @@ impl From<CreateError> for ApiError {
                 source: ReadError::Pruned(_),
                 ..
             } => Self::new("damaged", EXIT_DAMAGED, message).hint(
-                "the base with the state of its removed entries is damaged or missing: `lattice verify` says                  more. Make the snapshot on another member",
+                "the base with the state of its removed entries is damaged or missing. `lattice verify` shows \
+                 the damage; make the snapshot on another member",
             ),
             CreateError::Read { source, .. } => Self {
                 message,

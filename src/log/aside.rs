@@ -26,7 +26,7 @@ impl Logs {
     /// Removes the list of void branches, once no state file has their ends. Durable on return.
     ///
     /// # Errors
-    /// As for `set_voids_aside`.
+    /// `Io`, `NoDescriptor`: no branch may be begun before the logs are opened again, which ends this.
     pub fn forget_voids(&self, plan: &PrunePlan) -> Result<(), LogError> {
         Voids::remove_of_prune(self.disk.as_ref(), &self.dir, &plan.begins.hash())
     }

@@ -145,8 +145,8 @@ pub(super) struct Inner {
     // By store: held while its entries are made final, or removed, across awaits: what the one has found would
     // not hold for the other. No other lock of the node is taken before it. The map is held for a look.
     pub(super) history_turns: Mutex<BTreeMap<StoreId, Arc<tokio::sync::Mutex<()>>>>,
-    // Of each store the writers that have all of the last act about it. Logs are read while it is held: not
-    // on an event loop.
+    // By store: the writers that have everything that the last act about it made final. Logs are read while
+    // it is held, so never on an event loop.
     pub(super) stability: Mutex<BTreeMap<StoreId, Stability>>,
     // True while own writes are refused because the node was restored from a snapshot: as long as the
     // directory has the mark. Shared by the stores of the mesh; set by `open`, cleared by

@@ -111,7 +111,7 @@ impl Collection {
 pub struct Collections {
     // By the entry of the act.
     acts: BTreeMap<EntryId, Collection>,
-    // Of each author the greatest seq of a tombstone that one of them may take.
+    // By author: no later tombstone than at this seq is taken by any of them.
     earlier: BTreeMap<Author, Seq>,
 }
 

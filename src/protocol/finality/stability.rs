@@ -25,7 +25,7 @@ use crate::{
 pub struct Stability {
     before: EntryId,
     anchors: Frontier,
-    // Of each such writer everything that it had when that was first known.
+    // By writer: the tips of all entries that it had when it was first known to have all of the act.
     had: BTreeMap<Author, Frontier>,
 }
 

@@ -45,7 +45,7 @@ impl Store {
     /// state of what was before.
     ///
     /// # Errors
-    /// `Pruned`: entries were removed, and there is no base that has their state: it is damaged. `Closed`.
+    /// `Pruned`: entries were removed, and the base with their state is damaged or missing. `Closed`.
     pub async fn moment(&self) -> Result<Moment, ReadError> {
         let asked = self.queue.ask(Command::Moment).await;
         let (view, spans, bases) = asked.map_err(|_stopped| ReadError::Closed)?;
