@@ -57,6 +57,8 @@ pub struct Pruned {
     /// The greatest stamp of an entry that was removed, ms since 1970: the logs have all entries
     /// stamped later.
     pub reach_ms: u64,
+    /// True if only the state lacks them, because acts took what was deleted from it: the logs may have them.
+    pub only_state: bool,
 }
 
 impl Pruned {
@@ -67,6 +69,7 @@ impl Pruned {
             through: begin.anchor.seq,
             authors: 1,
             reach_ms: begin.anchor.hlc.wall_ms,
+            only_state: false,
         });
         begins.reduce(|pruned, other| Self {
             authors: pruned.authors + 1,
@@ -79,10 +82,16 @@ impl Pruned {
 impl fmt::Display for Pruned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (author, through) = (self.author.short(), self.through);
-        write!(
-            f,
-            "the log of {author} begins after entry {through}: earlier entries were removed"
-        )?;
+        match self.only_state {
+            false => write!(
+                f,
+                "the log of {author} begins after entry {through}: earlier entries were removed"
+            )?,
+            true => write!(
+                f,
+                "deletes through entry {through} of {author} are known no more, so neither is the time before"
+            )?,
+        }
         match self.authors {
             0 | 1 => Ok(()),
             authors => write!(f, ", and so were those of {} more", authors - 1),

@@ -287,6 +287,7 @@ pub(in crate::log) mod tests {
             through: 12,
             authors: 1,
             reach_ms: 120,
+            only_state: false,
         };
         let behind = Err(NotHere::Pruned(pruned));
         let other_12 = entry(AUTHOR_A, 12, Some(a[10].id), 120, "/other");

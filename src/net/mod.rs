@@ -24,6 +24,7 @@
 //! topic         the gossip topic of each store
 //! stores        opens and carries the stores of the mesh
 //! acks          which member has which entries on disk
+//! revival       binds the endpoint again when it has ended by itself
 //! root_task     computes the root of each store when its state rests
 //! roots         those of this node, and those that other members have signed
 //! members_clock compares this node's clock with those of the members
@@ -68,6 +69,7 @@ mod peer_table;
 mod peer_task;
 mod proven;
 mod pulse;
+mod revival;
 mod root_task;
 mod roots;
 mod session;

@@ -61,24 +61,26 @@ pub(super) struct Inner {
     pub(super) config: NetConfig,
     // The runtime on which all tasks of the net run. It outlives the runtimes of callers.
     runtime: Handle,
-    // Replaced by `rest` when the node joins another mesh. Never held across an await; no other
+    // Replaced when the node joins another mesh, or the endpoint has ended by itself. Never held across an await; no other
     // lock is taken meanwhile.
-    running: Mutex<Arc<Running>>,
+    pub(super) running: Mutex<Arc<Running>>,
+    // Cancelled by `stop`.
+    pub(super) stopped: CancellationToken,
 }
 
 /// One run of the net, from a start to a stop.
 #[derive(Debug, Default)]
 pub(super) struct Running {
     // Set by `bind`, when there is a member to meet or an invitation to redeem. Never cleared.
-    mesh: OnceCell<Arc<Mesh>>,
+    pub(super) mesh: OnceCell<Arc<Mesh>>,
     // Set together with `mesh`. Owns the accept loop of the endpoint.
     router: OnceCell<Router>,
     // Why the last attempt to set `mesh` failed; `None` before the first one and after a success.
     // Never held across an await.
     trouble: Mutex<Option<String>>,
-    // Cancelled by `stop`; ends all tasks.
-    stop: CancellationToken,
-    // All tasks of this run. `stop` waits until they have ended.
+    // Cancelled when the run is to end; ends all tasks.
+    pub(super) stop: CancellationToken,
+    // All tasks of this run. Its end waits for theirs.
     tasks: TaskTracker,
 }
 
@@ -102,6 +104,7 @@ impl Net {
             config,
             runtime: Handle::current(),
             running: Mutex::default(),
+            stopped: CancellationToken::new(),
         }));
         net.check_own_tip();
         net.supervise(net.running());
@@ -295,11 +298,12 @@ impl Net {
     /// Stops the net: all tasks end, then connections are closed, for `ENDPOINT_CLOSE_WAIT` at
     /// most. The node stays open.
     pub async fn stop(&self) {
+        self.0.stopped.cancel();
         self.end(ENDPOINT_CLOSE_WAIT).await;
     }
 
-    // Stops this run, and waits `close_max` at most for the endpoint.
-    async fn end(&self, close_max: Duration) {
+    /// Stops this run, and waits `close_max` at most for the endpoint.
+    pub(super) async fn end(&self, close_max: Duration) {
         let running = self.running();
         running.stop.cancel();
         running.tasks.close();
@@ -508,7 +512,7 @@ impl Net {
         })
     }
 
-    async fn bind(&self, running: &Running) -> Result<Arc<Mesh>, NetError> {
+    async fn bind(&self, running: &Arc<Running>) -> Result<Arc<Mesh>, NetError> {
         let Inner { node, config, .. } = &*self.0;
         let (gate, known) = (Gate::default(), MemoryLookup::new());
         let seed = node.seed();
@@ -535,6 +539,11 @@ impl Net {
             .spawn();
         // Set once: `mesh` is initialised once, with this function.
         drop(running.router.set(router));
+        // No task of the run, which waits for those to end.
+        let revival = self
+            .clone()
+            .revive(Arc::clone(running), mesh.endpoint.closed());
+        self.0.runtime.spawn(revival);
         let (one, other) = (Arc::clone(&mesh), Arc::clone(&mesh));
         let (third, fourth) = (Arc::clone(&mesh), Arc::clone(&mesh));
         mesh.spawn(async move { stores::follow(one).await });
@@ -559,7 +568,7 @@ fn has(store: &Store, author: &Author, tip: FrontierTip) -> bool {
 
 /// Time that an endpoint may take to close before the node binds its port again: a dial that is under
 /// way keeps the port until it has ended.
-const PORT_WAIT: Duration = DIAL_TIMEOUT;
+pub(super) const PORT_WAIT: Duration = DIAL_TIMEOUT;
 // Longest time of a comparison: its peer serves it for a minute, and the dial comes first.
 const COMPARE_WAIT: Duration = Duration::from_secs(90);
 // Time between two looks while there is no endpoint, so no ack can come.

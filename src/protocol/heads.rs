@@ -265,23 +265,12 @@ impl Heads {
         Self::new(heads)
     }
 
-    /// Returns whether the entry `id` is the only head.
-    pub fn is_only(&self, id: &EntryId) -> bool {
-        matches!(self.as_slice(), [head] if head.id == *id)
-    }
-
     /// Returns the heads without the entry `id`, which another one has superseded before it came.
-    /// Without that other one, or one that supersedes it, nothing would be left: then they stay as
-    /// they are.
+    /// None are left if an act took that other one.
     #[must_use]
     pub fn without(self, id: &EntryId) -> Self {
         let rest = self.as_slice().iter().filter(|head| head.id != *id);
-        let rest: Vec<Head> = rest.cloned().collect();
-        if rest.is_empty() {
-            self
-        } else {
-            Self::new(rest)
-        }
+        Self::new(rest.cloned().collect())
     }
 
     /// Returns the heads after the author of the entry `id` has taken it back; `None` if the entry is

@@ -167,18 +167,22 @@ const REFERENCE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
+    use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::Arc};
 
     use super::*;
     use crate::{
         disk::RealDisk,
-        id::StoreId,
+        id::{EntryId, StoreId},
         protocol::{
+            anchors_act::{ActCollection, AnchorsAct},
             entry::{
                 Header, Op, VerifiedEntry, sign,
                 tests::{AUTHOR_A, AUTHOR_B, entry},
             },
+            finality::Collections,
+            frontier::FrontierTip,
             heads::Before,
+            placed_act::PlacedAct,
         },
         state::State,
     };
@@ -214,7 +218,7 @@ mod tests {
         state.stage_over(entry, before).unwrap();
     }
 
-    fn head_ids(state: &State, key: &str) -> Vec<crate::id::EntryId> {
+    fn head_ids(state: &State, key: &str) -> Vec<EntryId> {
         let heads = state.heads(key.as_bytes()).unwrap();
         heads.as_slice().iter().map(|head| head.id).collect()
     }
@@ -247,6 +251,41 @@ mod tests {
             assert_eq!(head_ids(&state, "/k"), [first.id], "case {when}");
             assert_eq!(state.staged().citers, 1, "case {when}");
         }
+    }
+
+    // Also where nothing is left of who cites it, because an act took that.
+    #[test]
+    fn a_parent_that_comes_later_than_the_end_of_who_cites_it_is_no_head() {
+        let late = entry(AUTHOR_A, 1, None, 10, "/k");
+        let first = citing(&["/k"], &[late.as_parent()]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = open(&dir.path().join("state.db"));
+        stage(&mut state, &first, &[late.as_parent()]);
+        state.show();
+        let placed = |id, ordered: Option<ActCollection>| {
+            let anchors = [(first.author(), FrontierTip::of(&first))].into_iter();
+            PlacedAct {
+                by: first.author(),
+                at: FrontierTip {
+                    seq: 1,
+                    id: EntryId([id; 32]),
+                },
+                store: StoreId([7; 16]),
+                cites: Vec::new(),
+                act: AnchorsAct::new(1, None, 0, anchors.collect(), ordered).unwrap(),
+            }
+        };
+        let ordered = ActCollection {
+            before: EntryId([1; 32]),
+            own: BTreeMap::new(),
+        };
+        let acts = [placed(1, None), placed(2, Some(ordered))];
+        let Ok(collections) = Collections::join(&acts, |_, _| Ok::<_, Infallible>(true));
+        state.set_collections(collections);
+        state.sweep(None, 10).unwrap();
+        assert_eq!((head_ids(&state, "/k"), state.staged().keys), (vec![], 0));
+        state.stage(&late).unwrap();
+        assert_eq!((head_ids(&state, "/k"), state.staged().keys), (vec![], 0));
     }
 
     #[test]

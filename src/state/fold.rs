@@ -14,7 +14,7 @@ use crate::{
     protocol::{
         anchor::Anchor,
         entry::{Entry, VerifiedEntry},
-        finality::Collections,
+        finality::{Collections, CollectionsHash},
         frontier::Frontier,
         heads::{Before, Content, Head, Heads, Value},
         heads_row::encode_heads,
@@ -74,6 +74,8 @@ impl Staging for State {
 pub(crate) struct Fold {
     store: StoreId,
     base: Option<Arc<Base>>,
+    // The collections of which the rows have the effect.
+    collected: CollectionsHash,
     view: View,
 }
 
@@ -102,7 +104,13 @@ impl Fold {
             citers: 0,
             tree: Arc::new(SharedTree::new(store)),
         };
-        Self { store, base, view }
+        let collected = manifest.map_or(CollectionsHash::NONE, |manifest| manifest.collected);
+        Self {
+            store,
+            base,
+            collected,
+            view,
+        }
     }
 
     /// Returns for each op of `entry` whether an entry of the base that wrote its key has cited `entry`.
@@ -129,6 +137,7 @@ impl Fold {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Option<Bytes>, StateError> {
+        self.collected = collections.hash();
         let rows = self.view.scan(&[], after, limit)?;
         let mut last = None;
         for (key, heads) in rows {
@@ -242,6 +251,7 @@ impl Fold {
             entries: self.view.entries,
             anchors,
             has_taken_back: self.view.has_taken_back,
+            collected: self.collected,
             parts: Vec::new(),
         })
     }

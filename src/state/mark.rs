@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::{
-    protocol::{frontier::Frontier, membership::reserved::Counting},
+    protocol::{finality::Collections, frontier::Frontier, membership::reserved::Counting},
     state::{View, shared_tree::SharedTree},
 };
 
@@ -13,6 +13,8 @@ use crate::{
 pub struct StateMark {
     frontier: Arc<Frontier>,
     counting: Option<Arc<Counting>>,
+    collections: Arc<Collections>,
+    is_swept: bool,
     // Names the file. A state that was built again may have other heads for the same entries.
     tree: Weak<SharedTree>,
 }
@@ -23,14 +25,20 @@ impl View {
         StateMark {
             frontier: Arc::clone(&self.frontier),
             counting: self.counting.clone(),
+            collections: Arc::clone(&self.collections),
+            is_swept: self.is_swept,
             tree: Arc::downgrade(&self.tree),
         }
     }
 
     /// Returns whether this view has the mark: `false` also for equal heads in a file that was built
-    /// again.
+    /// again, and as long as acts take heads from it.
     pub fn has_mark(&self, mark: &StateMark) -> bool {
         self.is_in_file_of(mark)
+            && self.is_swept
+            && mark.is_swept
+            && (Arc::ptr_eq(&self.collections, &mark.collections)
+                || self.collections == mark.collections)
             && (Arc::ptr_eq(&self.frontier, &mark.frontier) || self.frontier == mark.frontier)
             && match (&self.counting, &mark.counting) {
                 (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,

@@ -8,6 +8,7 @@ use crate::{
     id::{EntryId, Seq},
     protocol::{
         entry::{VerifiedEntry, cause::CauseId},
+        finality::Collections,
         frontier::FrontierTip,
         heads::{Before, Content, Head, Heads, Value},
     },
@@ -51,11 +52,8 @@ impl View {
         for ((op, before), cited) in entry.ops.iter().zip(heads).zip(cited) {
             changes.push((!self.is_void(entry, op)).then(|| {
                 let mut after = before.apply(entry, op, &ancestors);
-                if cited && !(self.has_collected() && after.is_only(&entry.id)) {
+                if cited {
                     after = after.without(&entry.id);
-                } else if cited {
-                    // An act took what supersedes it.
-                    after = Heads::default();
                 }
                 if is_taken_back {
                     after = after.take_back(&entry.id).unwrap_or(after);
@@ -134,6 +132,11 @@ impl View {
     /// Returns `heads` without those that acts take.
     pub fn collected(&self, heads: Heads) -> Heads {
         self.collections.take_from(&heads).unwrap_or(heads)
+    }
+
+    /// Returns which heads acts take.
+    pub fn collections(&self) -> &Collections {
+        &self.collections
     }
 
     /// Returns whether acts take any heads.

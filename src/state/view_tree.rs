@@ -313,7 +313,8 @@ mod tests {
             own: BTreeMap::new(),
         });
         let acts = [placed(1, act(earlier, None)), placed(2, act(last, before))];
-        let Ok(collections) = Collections::join(&acts, |_act| Ok::<_, Infallible>(true));
+        let Ok(collections) =
+            Collections::join(&acts, |_act, _collection| Ok::<_, Infallible>(true));
         let before = state.staged().scan(&[], None, usize::MAX).unwrap();
         state.set_collections(collections);
         let mut after: Option<Bytes> = None;

@@ -10,7 +10,7 @@ use crate::{
     log::{LogReader, Pruning},
     protocol::{
         anchors_act::{ActBase, BaseHash},
-        finality::{Collections, Fate, Finality, has_room},
+        finality::{CollectionsHash, Fate, Finality, Taking, has_room},
         fork::open_tips,
         frontier::{Frontier, FrontierTip},
     },
@@ -31,6 +31,8 @@ pub struct FoldedBase {
     pub anchors: Frontier,
     /// Its hash and the number of its keys, as an anchors act names them.
     pub base: ActBase,
+    /// The collections of which it has the effect.
+    pub collected: CollectionsHash,
     /// Its length on disk in bytes.
     pub bytes: u64,
 }
@@ -45,6 +47,7 @@ impl FoldedBase {
                 hash: BaseHash(manifest.hash()),
                 keys: manifest.keys,
             },
+            collected: manifest.collected,
             bytes: manifest.bytes(),
         }
     }
@@ -74,6 +77,13 @@ impl Store {
     pub fn folded(&self) -> Option<FoldedBase> {
         let base = self.shared.base.newest()?;
         Some(FoldedBase::of(self.id(), &base))
+    }
+
+    /// Returns the collections of which the bases here have the effect.
+    pub fn collected(&self) -> BTreeSet<CollectionsHash> {
+        let bases = self.shared.base.all();
+        let bases = bases.newest.into_iter().chain(bases.beginning);
+        bases.map(|base| base.manifest().collected).collect()
     }
 
     /// Returns the branches that are open, and the void ones among them. Reads the state and the logs.
@@ -125,28 +135,28 @@ impl Store {
     }
 
     /// Makes the rows of all entries at and before `anchors` the newest base, unless it is that already.
-    /// `anchors` has one tip for each author. `collections`: the heads that go from the rows, by the act that
+    /// `anchors` has one tip for each author. `taking`: the heads that go from the rows, by the act that
     /// names the base. No entry is removed, and no answer changes. Durable on return; a dropped call may
     /// still do it.
     ///
     /// # Errors
     /// `PruneError`; the base before is the newest one then.
-    pub async fn fold(
-        &self,
-        anchors: Frontier,
-        collections: Collections,
-    ) -> Result<FoldedBase, PruneError> {
+    pub async fn fold(&self, anchors: Frontier, taking: Taking) -> Result<FoldedBase, PruneError> {
         if self.shared.root {
             return Err(PruneError::Root);
         }
         let turn = Arc::clone(&self.shared.folding).lock_owned().await;
-        let is_same = |folded: &FoldedBase| folded.anchors == anchors && collections.is_empty();
-        if let Some(folded) = self.folded().filter(is_same) {
-            return Ok(folded);
+        let newest = self.shared.base.newest();
+        let is_same = |base: &Arc<Base>| {
+            let manifest = base.manifest();
+            manifest.frontier() == anchors && manifest.collected == taking.collections().hash()
+        };
+        if let Some(base) = newest.filter(is_same) {
+            return Ok(FoldedBase::of(self.id(), &base));
         }
         let (shared, queue) = (Arc::clone(&self.shared), self.queue.clone());
         let folding = tokio::spawn(async move {
-            let folded = fold_and_take(Arc::clone(&shared), &queue, anchors, collections).await;
+            let folded = fold_and_take(Arc::clone(&shared), &queue, anchors, taking).await;
             // Once the store is closed, the files may be those of the next opening.
             if folded.is_err() && queue.ask(Command::Missing).await.is_ok() {
                 let discarding = tokio::task::spawn_blocking(move || shared.discard_bases());
@@ -215,7 +225,7 @@ impl Store {
         }
         let shared = Arc::clone(&self.shared);
         let folding = tokio::task::spawn_blocking(move || {
-            fold(&shared, bases.beginning, &anchors, Collections::default())
+            fold(&shared, bases.beginning, &anchors, Taking::default())
         });
         let base = folding.await.map_err(|_panic| PruneError::Closed)?;
         let taken = match base {
@@ -242,11 +252,11 @@ async fn fold_and_take(
     shared: Arc<Shared>,
     queue: &Queue,
     anchors: Frontier,
-    collections: Collections,
+    taking: Taking,
 ) -> Result<FoldedBase, PruneError> {
     let store = shared.id;
-    let from = shared.base.newest();
-    let folding = tokio::task::spawn_blocking(move || fold(&shared, from, &anchors, collections));
+    let from = beginning_of(&shared, &taking)?;
+    let folding = tokio::task::spawn_blocking(move || fold(&shared, from, &anchors, taking));
     let base = Box::new(folding.await.map_err(|_panic| PruneError::Closed)??);
     let folded = FoldedBase::of(store, &base);
     let take = |reply| Command::TakeBase(base, reply);
@@ -255,12 +265,26 @@ async fn fold_and_take(
     Ok(folded)
 }
 
+// The base from which one is made; `None` if it is made of the logs alone. One with the effect of an act that
+// does not count any more, or that was never published, is left out.
+fn beginning_of(shared: &Shared, taking: &Taking) -> Result<Option<Arc<Base>>, PruneError> {
+    let bases = shared.base.all();
+    let has_any = bases.newest.is_some();
+    let mut bases = bases.newest.into_iter().chain(bases.beginning);
+    let found = bases.find(|base| taking.may_begin_with(base.manifest().collected));
+    if found.is_none() && has_any && shared.log.pruned().is_some() {
+        let what = "the base here has the effect of an act that does not count any more".to_owned();
+        return Err(PruneError::Lacks { what });
+    }
+    Ok(found)
+}
+
 // Makes a base of the rows of `before` and of the entries from there to `anchors`.
 fn fold(
     shared: &Shared,
     before: Option<Arc<Base>>,
     anchors: &Frontier,
-    collections: Collections,
+    taking: Taking,
 ) -> Result<Base, PruneError> {
     let dir = base_dir(&shared.dir);
     check_room(shared, before.as_deref(), anchors)?;
@@ -271,7 +295,7 @@ fn fold(
         log: &shared.log,
         base: before,
         bases: shared.base.all(),
-        collections,
+        taking,
     };
     folding.fold(anchors)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     log::{LogDamage, Pruning},
-    protocol::{finality::Collections, frontier::Frontier},
+    protocol::{finality::Taking, frontier::Frontier},
     store::{
         PruneError, Repaired, Store, StoreStatus, WriteError,
         writer::{command::Command, status::WriterStatus},
@@ -21,7 +21,7 @@ impl Store {
     /// `PruneError`. Nothing was removed then, unless it is `Log`.
     #[doc(hidden)]
     pub async fn drop_before(&self, anchors: Frontier) -> Result<Pruning, PruneError> {
-        let folded = self.fold(anchors.clone(), Collections::default()).await?;
+        let folded = self.fold(anchors.clone(), Taking::default()).await?;
         self.drop_through(&folded, anchors).await
     }
 

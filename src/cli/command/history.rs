@@ -53,7 +53,11 @@ impl History {
             history.reach_ms = history.reach_ms.or(part.reach_ms);
         }
         if history.entries.is_empty() {
-            return Err(not_found(&key));
+            let missing = not_found(&key);
+            return Err(match older(&history) {
+                Some(text) => missing.hint(text),
+                None => missing,
+            });
         }
         let out = &mut context.out;
         if !out.json {

@@ -9,17 +9,17 @@ use crate::{
     id::StoreId,
     node::{
         HistoryError, HistoryPolicy, Node,
-        history::{branches::several, facts::Facts},
+        history::{branches::several, facts::Facts, points::covers},
     },
     protocol::{
         anchors_act::{ActCollection, AnchorsAct},
         entry::Op,
-        finality::{Collections, Stability, is_act_due, is_collection_due},
+        finality::{Collections, Stability, Taking, is_act_due, is_collection_due},
         frontier::Frontier,
         membership::role::Role,
-        placed_act::anchors_key,
+        placed_act::{PlacedAct, anchors_key},
     },
-    store::{ReadError, Store, Write},
+    store::{Condition, ReadError, Store, Write, WriteError},
 };
 
 /// An act that was published.
@@ -35,8 +35,10 @@ pub struct Final {
 
 impl Node {
     /// Makes entries of `store` final on all nodes: those that every member which is waited for has on
-    /// disk. Takes the tombstones of an earlier act, once all writers have that. Returns `None` when there is
-    /// nothing of both, or too little for an act; `now` makes the act for any number, however young. Durable on return; a dropped call may still publish the act.
+    /// disk. Takes the tombstones of entries that were removed from the logs here, once all writers have
+    /// those. Returns `None` when there is nothing of both, or too little for an act, or when another admin's
+    /// act comes meanwhile; `now` makes the act for any number, however young. Durable on return; a dropped
+    /// call may still publish the act.
     ///
     /// # Errors
     /// `NotAdmin`; `AckMissing`; `Root`, `Private`; `Read`, `Prune`, `Write`, `Act`.
@@ -51,6 +53,9 @@ impl Node {
         if role != Some(Role::Admin) {
             return Err(HistoryError::NotAdmin { role });
         }
+        // First: the base has the effect of the acts that the entry of the new one cites, and of no others.
+        let newest = self.root().get(&anchors_key(&store.id())).await?;
+        let condition = newest.map_or(Condition::Absent, |act| Condition::Head(act.entry.id));
         let facts = self.facts(store, policy, now).await?;
         let (node, of, acts) = (self.clone(), store.clone(), facts.acts.clone());
         let looking = tokio::task::spawn_blocking(move || node.next_act(&of, &facts, now));
@@ -64,14 +69,19 @@ impl Node {
             let (anchors, ordered) = (next.anchors.clone(), ordered.clone());
             AnchorsAct::new(next.number, base, through_ms, anchors, ordered)
         };
-        let collections = Collections::of_next(&act(None)?, acts.iter().map(Arc::as_ref));
+        let acts = || acts.iter().map(Arc::as_ref);
+        let collections = Collections::of_next(&act(None)?, acts());
+        let taking = Taking::new(collections, store.collected(), acts());
         // No base can be made where an author has several final branches. An act without a base makes
         // entries final, and lets nobody remove them.
         let base = match several(&next.anchors) {
             Some(_author) => None,
-            None => Some(store.fold(next.anchors.clone(), collections).await?.base),
+            None => Some(store.fold(next.anchors.clone(), taking).await?.base),
         };
-        self.publish_act(store, &act(base)?).await?;
+        match self.publish(store, &act(base)?, Some(condition)).await {
+            Err(HistoryError::Write(WriteError::PreconditionFailed { .. })) => return Ok(None),
+            published => published?,
+        }
         if let Some(ordered) = ordered {
             // The tombstones of the new act are next.
             let mut known = self.stability();
@@ -89,12 +99,27 @@ impl Node {
     /// `Write`.
     #[doc(hidden)]
     pub async fn publish_act(&self, store: &Store, act: &AnchorsAct) -> Result<(), HistoryError> {
+        self.publish(store, act, None).await
+    }
+
+    async fn publish(
+        &self,
+        store: &Store,
+        act: &AnchorsAct,
+        condition: Option<Condition>,
+    ) -> Result<(), HistoryError> {
         let put = Op::Put {
             key: anchors_key(&store.id()),
             value: act.encode(),
             expires_ms: None,
         };
-        self.root().write_own(write(put)).await?;
+        let write = Write {
+            ops: vec![put],
+            atomic: false,
+            condition,
+            cause: None,
+        };
+        self.root().write_own(write).await?;
         store.reconsider().await;
         Ok(())
     }
@@ -125,10 +150,7 @@ impl Node {
             now_ms.saturating_sub(before_ms)
         };
         let turn_ms = self.place_among_admins(facts).saturating_mul(TURN_MS);
-        let collection = match facts.policy.takes_tombstones {
-            true => self.collection(store, facts, &anchors)?,
-            false => None,
-        };
+        let collection = self.collection(store, facts, &anchors)?;
         let takes_more = collection.as_ref().is_some_and(|it| facts.takes_more(it));
         let is_due = is_act_due(bytes, since_ms) || (takes_more && is_collection_due(since_ms));
         let is_something = anchors != last || takes_more;
@@ -147,6 +169,20 @@ impl Node {
 }
 
 impl Facts {
+    // The newest act through which the logs here were removed, once consumers hold nothing of that time on
+    // any node: the tombstones go when the history ends that has them.
+    fn ended(&self, store: &Store) -> Option<&PlacedAct> {
+        let begins = store.begins();
+        let before_ms = store.now_ms().saturating_sub(self.policy.retention.hold_ms);
+        let mut acts = self.acts.iter().map(Arc::as_ref);
+        acts.find(|placed| {
+            let act = &placed.act;
+            act.through_ms() <= before_ms
+                && several(act.anchors()).is_none()
+                && covers(&begins, act.anchors())
+        })
+    }
+
     // Whether `ordered` may take tombstones that no act has taken: it is about more entries than the last
     // collection.
     fn takes_more(&self, ordered: &ActCollection) -> bool {
@@ -162,16 +198,15 @@ impl Facts {
 }
 
 impl Node {
-    // Notes the writers that have all of the last act: the tombstones of that one go next.
+    // Notes the writers that have all of an act: its tombstones go next.
     fn hear(&self, store: &Store, facts: &Facts) -> Result<(), HistoryError> {
         let mut known = self.stability();
-        let acts = || facts.acts.iter();
         let last = known.remove(&store.id()).filter(|stability| {
-            let mut acts = acts();
+            let mut acts = facts.acts.iter();
             acts.any(|placed| placed.at.id == stability.act())
         });
-        let newest = || Some(Stability::new(acts().next()?));
-        let Some(mut stability) = last.or_else(newest) else {
+        let next = || Some(Stability::new(facts.ended(store)?));
+        let Some(mut stability) = last.or_else(next) else {
             return Ok(());
         };
         let heard = stability.hear(&facts.grounds(), store.log());
@@ -219,12 +254,3 @@ impl Node {
 const TURN_MS: u64 = 1_200_000;
 // Clocks may differ by this much.
 const DRIFT_MS: u64 = 3_600_000;
-
-fn write(op: Op) -> Write {
-    Write {
-        ops: vec![op],
-        atomic: false,
-        condition: None,
-        cause: None,
-    }
-}

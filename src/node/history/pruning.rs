@@ -13,7 +13,7 @@ use crate::{
         },
     },
     protocol::{
-        finality::{BaseState, Chains, Collections, DropFacts, NotYet, may_drop},
+        finality::{BaseState, Chains, Collections, DropFacts, NotYet, Taking, may_drop},
         placed_act::PlacedAct,
     },
     store::{FoldedBase, ReadError, Store, consumers::HeldHistory},
@@ -68,15 +68,13 @@ impl Node {
         if !reasons.iter().all(|reason| *reason == NotYet::NoBase) {
             return Err(HistoryError::NotYet(reasons));
         }
-        let folded = match store
-            .folded()
-            .filter(|folded| covers(&folded.anchors, &anchors))
-        {
+        let folded = match facts.base_with(store, act) {
             Some(folded) => folded,
             None => {
-                let acts = facts.acts.iter().map(Arc::as_ref);
-                let collections = Collections::of_base(act, acts);
-                store.fold(anchors.clone(), collections).await?
+                let acts = || facts.acts.iter().map(Arc::as_ref);
+                let collections = Collections::of_base(act, acts());
+                let taking = Taking::new(collections, store.collected(), acts());
+                store.fold(anchors.clone(), taking).await?
             }
         };
         match base_state(&facts, &folded) {
@@ -121,8 +119,7 @@ impl Node {
                 incomplete.insert(author);
             }
         }
-        let folded = store.folded();
-        let folded = folded.filter(|folded| covers(&folded.anchors, act.act.anchors()));
+        let folded = facts.base_with(store, act);
         let base = folded.map_or(BaseState::NotDurable, |folded| base_state(facts, &folded));
         // By then an admin has had the time to look at what the act made void.
         let kept_ms = facts.policy.retention.hold_ms;
@@ -140,6 +137,23 @@ impl Node {
             damaged: BTreeSet::new(),
             voided: u64::try_from(voided).unwrap_or(u64::MAX),
         }))
+    }
+}
+
+impl Facts {
+    // The newest base, if it has all entries that `act` makes final, and no effect of an act that other nodes
+    // do not know or that does not count any more.
+    fn base_with(&self, store: &Store, act: &PlacedAct) -> Option<FoldedBase> {
+        let folded = store.folded()?;
+        let acts = || self.acts.iter().map(Arc::as_ref);
+        let is_named = self.named(&folded) == Some(folded.base);
+        let is_sound = || {
+            let collections = Collections::of_base(act, acts());
+            let here = BTreeSet::from([folded.collected]);
+            Taking::new(collections, here, acts()).may_begin_with(folded.collected)
+        };
+        let is_whole = covers(&folded.anchors, act.act.anchors());
+        (is_whole && (is_named || is_sound())).then_some(folded)
     }
 }
 

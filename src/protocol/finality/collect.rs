@@ -12,49 +12,41 @@
 //! entries at or below the later anchors are here: none comes any more, the heads of a key below them only
 //! become fewer, and heads that were taken would be taken again. A base has the effect of its own act and of
 //! those that its admin knew; a state has that of all acts that count.
+//!
+//! Tombstones go with the history that has them: an admin orders a collection of an act through which its
+//! own logs were removed. Where logs have more, the tombstones of these entries are gone all the same. So
+//! there, too, the past is read from [`Ended::reach_ms`](super::Ended::reach_ms) on, and a watch that has seen less than
+//! [`Collections::is_seen`](super::Collections::is_seen) asks for goes on from the state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
-    id::{Author, EntryId, Seq},
+    id::{Author, Seq},
     limits::DRIFT_MS_MAX,
     protocol::{
         anchors_act::AnchorsAct,
         frontier::{Frontier, FrontierTip},
-        heads::{Content, Head, Heads},
-        placed_act::PlacedAct,
+        heads::{Content, Head},
     },
 };
 
 /// A collection: the heads that one counting act takes, as its `collect` line orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collection {
-    authors: BTreeMap<Author, Through>,
-    // Values that expired at or before this time are like tombstones, in ms since 1970.
-    expired_ms: u64,
+    pub(super) authors: BTreeMap<Author, Through>,
+    // The clock of the earlier act's admin, in ms since 1970.
+    earlier_ms: u64,
 }
 
 // Seqs of the anchors of an author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Through {
+pub(super) struct Through {
     // 0 without one.
-    earlier: Seq,
+    pub(super) earlier: Seq,
     later: Seq,
 }
 
 impl Collection {
-    /// Returns the collection that `later` orders; `None` if it orders none. `acts`: those that count
-    /// about its store; without the earlier act that its `collect` line names there is none.
-    pub fn of<'a>(
-        later: &AnchorsAct,
-        acts: impl IntoIterator<Item = &'a PlacedAct>,
-    ) -> Option<Self> {
-        let before = later.collection()?.before;
-        let mut acts = acts.into_iter();
-        let earlier = acts.find(|placed| placed.at.id == before)?;
-        Self::new(&earlier.act, later)
-    }
-
     /// Returns the collection of two acts; `None` if one of them names several branches of an author: there
     /// places do not say what an anchor leads back to.
     pub fn new(earlier: &AnchorsAct, later: &AnchorsAct) -> Option<Self> {
@@ -66,6 +58,7 @@ impl Collection {
             };
             authors.map(one).collect()
         };
+        let earlier_ms = earlier.through_ms();
         let earlier = seqs(earlier.anchors())?;
         let authors = seqs(later.anchors())?.into_iter();
         let through = |(author, later): (Author, Seq)| {
@@ -74,9 +67,31 @@ impl Collection {
         };
         Some(Self {
             authors: authors.map(through).collect(),
-            // The admin's stamp may be ahead of true time by as much.
-            expired_ms: later.through_ms().saturating_sub(DRIFT_MS_MAX),
+            earlier_ms,
         })
+    }
+
+    /// Returns the time through which expired values are like tombstones, in ms since 1970. The admin's clock
+    /// may have been ahead of true time by as much.
+    pub fn expired_ms(&self) -> u64 {
+        self.earlier_ms.saturating_sub(DRIFT_MS_MAX)
+    }
+
+    // No entry that the earlier act made final is stamped later, in ms since 1970: it would be held.
+    pub(super) fn reach_ms(&self) -> u64 {
+        self.earlier_ms.saturating_add(DRIFT_MS_MAX)
+    }
+
+    // Hashes all that decides which heads are taken.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.earlier_ms.to_le_bytes());
+        for (author, through) in &self.authors {
+            hasher.update(&author.0);
+            hasher.update(&through.earlier.to_le_bytes());
+            hasher.update(&through.later.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
     }
 
     // Returns whether this head is at or below the later anchors.
@@ -89,7 +104,7 @@ impl Collection {
         let is_dead = match head.content {
             Content::Tombstone => true,
             Content::Value { expires_ms, .. } => {
-                expires_ms.is_some_and(|expires_ms| expires_ms <= self.expired_ms)
+                expires_ms.is_some_and(|expires_ms| expires_ms <= self.expired_ms())
             }
         };
         let through = self.authors.get(&head.author);
@@ -98,356 +113,10 @@ impl Collection {
 
     // Takes heads out of `heads`. A row with a value beside a tombstone stays: without the tombstone the
     // value would be back.
-    fn take(&self, heads: &mut Vec<Head>) {
+    pub(super) fn take(&self, heads: &mut Vec<Head>) {
         let mut below = heads.iter().filter(|head| self.is_below(head));
         if below.all(|head| self.is_over(head)) {
             heads.retain(|head| !self.is_below(head));
         }
-    }
-}
-
-/// The collections of several acts, joined. Their order has no effect.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Collections {
-    // By the entry of the act.
-    acts: BTreeMap<EntryId, Collection>,
-    // By author: no later tombstone than at this seq is taken by any of them.
-    earlier: BTreeMap<Author, Seq>,
-}
-
-impl Collections {
-    /// Joins the collections that counting acts about a store order: of those acts for which `is_whole` is
-    /// true, because nothing at or below their anchors is missing here.
-    ///
-    /// # Errors
-    /// Those of `is_whole`.
-    pub fn join<'a, E>(
-        acts: impl IntoIterator<Item = &'a PlacedAct>,
-        mut is_whole: impl FnMut(&PlacedAct) -> Result<bool, E>,
-    ) -> Result<Self, E> {
-        let acts: Vec<&PlacedAct> = acts.into_iter().collect();
-        let mut joined = Self::default();
-        for later in &acts {
-            let ordered = Collection::of(&later.act, acts.iter().copied());
-            if let Some(collection) = ordered
-                && is_whole(later)?
-            {
-                joined.add(later.at.id, collection);
-            }
-        }
-        Ok(joined)
-    }
-
-    /// Returns the collections that have an effect on the base of `act`: its own, and those of the acts that
-    /// its admin knew, as far as their anchors are not above its own. So the base is the same on every node,
-    /// from whichever base before it is made. `acts`: those that count about the store.
-    pub fn of_base<'a>(act: &PlacedAct, acts: impl IntoIterator<Item = &'a PlacedAct>) -> Self {
-        let acts: BTreeMap<EntryId, &PlacedAct> = acts
-            .into_iter()
-            .map(|placed| (placed.at.id, placed))
-            .collect();
-        let (mut known, mut next) = (BTreeSet::new(), vec![act]);
-        while let Some(placed) = next.pop() {
-            let is_before = |it: &&PlacedAct| it.by == placed.by && it.at.seq < placed.at.seq;
-            let own = acts.values().copied().filter(is_before);
-            let cited = placed.cites.iter().filter_map(|id| acts.get(id).copied());
-            next.extend(own.chain(cited).filter(|before| known.insert(before.at.id)));
-        }
-        known.remove(&act.at.id);
-        let before = known.iter().filter_map(|id| acts.get(id).copied());
-        Self::of_both(act.at.id, &act.act, before, acts.values().copied())
-    }
-
-    /// Like [`of_base`](Self::of_base), for an act that is not published yet: its admin knows all of `acts`.
-    pub fn of_next<'a>(act: &AnchorsAct, acts: impl IntoIterator<Item = &'a PlacedAct>) -> Self {
-        let acts: Vec<&PlacedAct> = acts.into_iter().collect();
-        let own = EntryId([0; 32]);
-        Self::of_both(own, act, acts.iter().copied(), acts.iter().copied())
-    }
-
-    fn of_both<'a>(
-        own: EntryId,
-        act: &AnchorsAct,
-        before: impl IntoIterator<Item = &'a PlacedAct>,
-        acts: impl IntoIterator<Item = &'a PlacedAct> + Clone,
-    ) -> Self {
-        let mut both = Self::default();
-        let mut add = |id, act: &AnchorsAct| {
-            if let Some(collection) = Collection::of(act, acts.clone()) {
-                both.add(id, collection);
-            }
-        };
-        add(own, act);
-        for placed in before {
-            let mut anchors = placed.act.anchors().iter();
-            if anchors.all(|(author, tip)| tip.seq <= act.anchors().seq(&author)) {
-                add(placed.at.id, &placed.act);
-            }
-        }
-        both
-    }
-
-    fn add(&mut self, act: EntryId, collection: Collection) {
-        for (author, through) in &collection.authors {
-            let earlier = self.earlier.entry(*author).or_default();
-            *earlier = through.earlier.max(*earlier);
-        }
-        self.acts.insert(act, collection);
-    }
-
-    /// Returns whether the collection of the act with this entry is among these.
-    pub fn has(&self, act: &EntryId) -> bool {
-        self.acts.contains_key(act)
-    }
-
-    /// Returns whether nothing is taken.
-    pub fn is_empty(&self) -> bool {
-        self.acts.is_empty()
-    }
-
-    /// Returns whether all of `other` are among these.
-    pub fn have(&self, other: &Self) -> bool {
-        let mut others = other.acts.iter();
-        others.all(|(act, other)| self.acts.get(act) == Some(other))
-    }
-
-    /// Returns the heads of a key that stay; `None` if all of them do.
-    pub fn take_from(&self, heads: &Heads) -> Option<Heads> {
-        // Most rows have none.
-        let may_be_taken = |head: &Head| {
-            let may_be_over = match head.content {
-                Content::Tombstone => true,
-                Content::Value { expires_ms, .. } => expires_ms.is_some(),
-            };
-            may_be_over
-                && self
-                    .earlier
-                    .get(&head.author)
-                    .is_some_and(|seq| head.seq <= *seq)
-        };
-        if self.acts.is_empty() || !heads.as_slice().iter().any(may_be_taken) {
-            return None;
-        }
-        let mut left = heads.as_slice().to_vec();
-        loop {
-            // One may take what has kept another from taking.
-            let before = left.len();
-            for collection in self.acts.values() {
-                collection.take(&mut left);
-                if left.is_empty() {
-                    return Some(Heads::default());
-                }
-            }
-            if left.len() == before {
-                break;
-            }
-        }
-        (left.len() < heads.as_slice().len()).then(|| Heads::new(left))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::{
-        id::StoreId,
-        protocol::{anchors_act::ActCollection, heads::Value, hlc::Hlc},
-    };
-
-    const NODE_1: Author = Author([1; 32]);
-    const NODE_2: Author = Author([2; 32]);
-    const HOUR_MS: u64 = DRIFT_MS_MAX;
-
-    fn act(through_ms: u64, lines: &[(Author, Seq)]) -> AnchorsAct {
-        let lines = lines.iter().map(|(author, seq)| {
-            let id = EntryId([u8::try_from(*seq).unwrap(); 32]);
-            (*author, FrontierTip { seq: *seq, id })
-        });
-        AnchorsAct::new(1, None, through_ms, lines.collect(), None).unwrap()
-    }
-
-    fn head(author: Author, seq: Seq, content: Content) -> Head {
-        let id = u8::try_from(seq).unwrap();
-        Head {
-            hlc: Hlc::ZERO,
-            author,
-            id: EntryId([id; 32]),
-            seq,
-            content,
-            taken_back: false,
-        }
-    }
-
-    fn dead(author: Author, seq: Seq) -> Head {
-        head(author, seq, Content::Tombstone)
-    }
-
-    fn value(author: Author, seq: Seq, expires_ms: Option<u64>) -> Head {
-        let value = Value::Inline(Bytes::new());
-        head(author, seq, Content::Value { value, expires_ms })
-    }
-
-    fn joined(all: &[&Collection]) -> Collections {
-        let mut collections = Collections::default();
-        for (number, collection) in (1..).zip(all) {
-            collections.add(EntryId([number; 32]), Collection::clone(collection));
-        }
-        collections
-    }
-
-    // The seqs that stay.
-    fn left(collections: &Collections, row: &[Head]) -> Vec<Seq> {
-        let heads = Heads::new(row.to_vec());
-        let left = collections.take_from(&heads).unwrap_or(heads);
-        left.as_slice().iter().map(|head| head.seq).collect()
-    }
-
-    #[test]
-    fn only_rows_of_old_tombstones_go() {
-        let earlier = act(0, &[(NODE_1, 5), (NODE_2, 2)]);
-        let later = act(9 * HOUR_MS, &[(NODE_1, 9), (NODE_2, 2)]);
-        let collections = joined(&[&Collection::new(&earlier, &later).unwrap()]);
-        let stranger = Author([3; 32]);
-        for (row, stays) in [
-            (vec![], vec![]),
-            (vec![dead(NODE_1, 5)], vec![]),
-            (vec![dead(NODE_1, 6)], vec![6]),
-            (vec![dead(NODE_1, 5), dead(NODE_2, 2)], vec![]),
-            (vec![dead(NODE_1, 6), dead(NODE_1, 1)], vec![1, 6]),
-            // The value is at or below the later anchors: it would be back.
-            (vec![dead(NODE_1, 5), value(NODE_2, 1, None)], vec![1, 5]),
-            (vec![dead(NODE_1, 5), value(NODE_1, 9, None)], vec![5, 9]),
-            // It is above them, so it was written by somebody who knew the tombstone.
-            (vec![dead(NODE_1, 5), value(NODE_2, 3, None)], vec![3]),
-            (vec![dead(NODE_1, 5), dead(NODE_1, 10)], vec![10]),
-            (vec![dead(NODE_1, 5), value(stranger, 1, None)], vec![1]),
-            (vec![value(NODE_1, 1, None)], vec![1]),
-            (vec![dead(stranger, 1)], vec![1]),
-            (vec![value(NODE_1, 1, Some(8 * HOUR_MS))], vec![]),
-            (vec![value(NODE_1, 1, Some(8 * HOUR_MS + 1))], vec![1]),
-            (vec![value(NODE_1, 6, Some(0))], vec![6]),
-            (vec![dead(NODE_2, 1), value(NODE_1, 1, Some(0))], vec![]),
-        ] {
-            let mut left = left(&collections, &row);
-            left.sort_unstable();
-            assert_eq!(left, stays, "{row:?}");
-        }
-    }
-
-    #[test]
-    fn an_author_with_branches_keeps_all_tombstones() {
-        let new = |earlier: &[(Author, Seq)], later: &[(Author, Seq)]| {
-            Collection::new(&act(0, earlier), &act(0, later))
-        };
-        assert!(new(&[(NODE_1, 5)], &[(NODE_1, 6)]).is_some());
-        // By place an entry of the second branch would be taken for one of the first.
-        assert!(new(&[(NODE_1, 5)], &[(NODE_1, 6), (NODE_1, 2)]).is_none());
-        assert!(new(&[(NODE_1, 5), (NODE_1, 6)], &[(NODE_1, 7)]).is_none());
-        // Nobody is known to know the deletes of other authors.
-        for lines in [&[][..], &[(NODE_2, 6)]] {
-            let collection = new(lines, &[(NODE_1, 6)]).unwrap();
-            assert_eq!(left(&joined(&[&collection]), &[dead(NODE_1, 1)]), [1]);
-        }
-    }
-
-    #[test]
-    fn time_of_the_first_hour_takes_nothing_early() {
-        let lines = [(NODE_1, 5)];
-        let collection = Collection::new(&act(0, &lines), &act(HOUR_MS - 1, &lines)).unwrap();
-        let row = [value(NODE_1, 1, Some(1))];
-        assert_eq!(left(&joined(&[&collection]), &row), [1]);
-    }
-
-    // Two admins that did not know of each other: in either order, and whatever came first, the same stays.
-    #[test]
-    fn order_of_collections_has_no_effect() {
-        let new = |earlier: [Seq; 2], later: [Seq; 2]| {
-            let act = |[one, two]: [Seq; 2]| act(0, &[(NODE_1, one), (NODE_2, two)]);
-            Collection::new(&act(earlier), &act(later)).unwrap()
-        };
-        let one = new([4, 1], [9, 2]);
-        let other = new([2, 6], [5, 8]);
-        let mut met = 0;
-        for a in 0..=10 {
-            for b in 0..=10 {
-                let mut row = Vec::new();
-                row.extend((a > 0).then(|| dead(NODE_1, a)));
-                row.extend((b > 0).then(|| dead(NODE_2, b)));
-                let both =
-                    |first: &Collection, second: &Collection| left(&joined(&[first, second]), &row);
-                let expected = both(&one, &other);
-                assert_eq!(expected, both(&other, &one), "{a} {b}");
-                for first in [&one, &other] {
-                    let heads = Heads::new(row.clone());
-                    let some = joined(&[first]).take_from(&heads);
-                    let some = some.unwrap_or(heads);
-                    let all = joined(&[&one, &other]);
-                    assert_eq!(left(&all, some.as_slice()), expected, "{a} {b}");
-                }
-                met += usize::from(expected.len() < row.len());
-            }
-        }
-        assert!(met > 10, "{met}");
-    }
-
-    // A later act takes less where a value came between the two: whoever wrote it had not the tombstone any
-    // more. A base has the effect of both, in whatever steps it is made.
-    #[test]
-    fn base_of_an_act_has_the_effect_of_those_that_its_admin_knew() {
-        let placed =
-            |id: u8, by, seq, cites: &[u8], lines: &[(Author, Seq)], before: Option<u8>| {
-                let before = before.map(|before| ActCollection {
-                    before: EntryId([before; 32]),
-                    own: BTreeMap::new(),
-                });
-                let anchors = act(0, lines).anchors().clone();
-                PlacedAct {
-                    by,
-                    at: FrontierTip {
-                        seq,
-                        id: EntryId([id; 32]),
-                    },
-                    store: StoreId([1; 16]),
-                    cites: cites.iter().map(|id| EntryId([*id; 32])).collect(),
-                    act: AnchorsAct::new(1, None, 0, anchors, before).unwrap(),
-                }
-            };
-        let acts = [
-            placed(1, NODE_1, 1, &[], &[(NODE_1, 5)], None),
-            placed(2, NODE_1, 2, &[1], &[(NODE_1, 9)], Some(1)),
-            // Another admin, who had not heard of it.
-            placed(3, NODE_2, 1, &[1], &[(NODE_1, 7)], None),
-            placed(4, NODE_2, 2, &[2], &[(NODE_1, 20)], Some(1)),
-            // It is about more than the act that knows it.
-            placed(5, NODE_1, 3, &[4], &[(NODE_1, 30)], Some(2)),
-            placed(6, NODE_2, 3, &[5], &[(NODE_1, 25)], None),
-        ];
-        let of = |index: usize| {
-            let of_base = Collections::of_base(&acts[index], &acts);
-            let ids: Vec<u8> = of_base.acts.keys().map(|id| id.0[0]).collect();
-            ids
-        };
-        let all: Vec<Vec<u8>> = (0..acts.len()).map(of).collect();
-        assert_eq!(
-            all,
-            [
-                vec![],
-                vec![2],
-                vec![],
-                vec![2, 4],
-                vec![2, 4, 5],
-                vec![2, 4]
-            ]
-        );
-        let row = [dead(NODE_1, 3), value(NODE_1, 12, None)];
-        let of_base = |index: usize| Collections::of_base(&acts[index], &acts);
-        assert_eq!(left(&of_base(3), &row), [12]);
-        let alone = Collection::new(&acts[0].act, &acts[3].act).unwrap();
-        assert_eq!(left(&joined(&[&alone]), &row), [3, 12]);
-        let next = Collections::of_next(&acts[3].act, &acts[..3]);
-        assert_eq!(left(&next, &row), [12]);
-        assert!(of_base(4).have(&of_base(3)) && !of_base(3).have(&of_base(4)));
     }
 }

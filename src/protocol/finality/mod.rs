@@ -31,6 +31,7 @@
 
 mod chains;
 mod collect;
+mod collections;
 mod drop_check;
 mod finality;
 mod looks;
@@ -38,11 +39,13 @@ mod policy;
 mod proven;
 mod retention;
 mod stability;
+mod taking;
 mod waiting;
 mod watermark;
 
 pub use chains::Chains;
-pub use collect::{Collection, Collections};
+pub use collect::Collection;
+pub use collections::{Collections, CollectionsHash, Ended};
 pub use drop_check::{BaseState, DropFacts, NotYet, may_drop};
 pub use finality::{Arrival, Fate, Finality};
 pub use looks::Looks;
@@ -53,6 +56,7 @@ pub use retention::{
     is_act_due, is_collection_due,
 };
 pub use stability::Stability;
+pub use taking::Taking;
 pub use waiting::{Seen, Waiting};
 pub use watermark::{AckMissing, Grounds, Held, Hold, Watermark};
 

@@ -30,10 +30,6 @@ pub struct HistoryPolicy {
     pub store: StorePolicy,
     /// How much of the logs each node keeps.
     pub retention: Retention,
-    /// Whether an admin's acts take tombstones. Only tests set it, and it is in no text: reads of the past do
-    /// not say yet where it reaches back to, nor do expiries.
-    #[doc(hidden)]
-    pub takes_tombstones: bool,
 }
 
 impl HistoryPolicy {
@@ -110,7 +106,6 @@ impl Default for HistoryPolicy {
                 bytes: 1024 * MIB,
                 hold_ms: 7 * DAY_MS,
             },
-            takes_tombstones: false,
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, btree_map};
 
 use crate::{
-    id::{Author, EntryId},
+    id::{Author, EntryId, StoreId},
     protocol::{
         anchors_act::ActCollection,
         finality::{
@@ -16,6 +16,7 @@ use crate::{
             watermark::{Grounds, writers},
         },
         frontier::Frontier,
+        membership::{Standing, role::Role},
         placed_act::PlacedAct,
     },
 };
@@ -24,6 +25,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stability {
     before: EntryId,
+    store: StoreId,
     anchors: Frontier,
     // By writer: the tips of all entries that it had when it was first known to have all of the act.
     had: BTreeMap<Author, Frontier>,
@@ -34,6 +36,7 @@ impl Stability {
     pub fn new(act: &PlacedAct) -> Self {
         Self {
             before: act.at.id,
+            store: act.store,
             anchors: act.act.anchors().clone(),
             had: BTreeMap::new(),
         }
@@ -66,7 +69,8 @@ impl Stability {
 
     /// Returns the collection that an act with `anchors` can order; `None` as long as a writer, a dormant
     /// one too, does not have all of the act, or what one had written by then, or had of members that do
-    /// not write any more, is not at or below `anchors`.
+    /// not write any more, is not at or below `anchors`; and as long as entries may count of a member that
+    /// does not write any more which are not at or below them.
     ///
     /// # Errors
     /// That of `chains`.
@@ -97,7 +101,37 @@ impl Stability {
             }
         }
         let before = self.before;
-        Ok(Some(ActCollection { before, own }))
+        let is_ordered = self.former_are_final(grounds, anchors, chains)?;
+        Ok(is_ordered.then_some(ActCollection { before, own }))
+    }
+
+    // Whether no entry counts of members that were writers and are not any more but those at and below
+    // `anchors`: nobody asks them what they knew.
+    fn former_are_final<C: Chains>(
+        &self,
+        grounds: &Grounds<'_>,
+        anchors: &Frontier,
+        chains: &C,
+    ) -> Result<bool, C::Error> {
+        for (node, member) in grounds.members.iter() {
+            let was_writer = member.role() >= Some(Role::Writer);
+            if !was_writer || grounds.members.role(node) >= Some(Role::Writer) {
+                continue;
+            }
+            // The last entries of one who has forked may never be final.
+            let may_stay = grounds.open_forks.contains_key(node);
+            let is_final = |tip| Ok(may_stay || leads_back(chains, node, tip, anchors.tips(node))?);
+            let is_bounded = match grounds.members.standing(&self.store, node) {
+                Standing::Through(kept) => kept.is_bounded(is_final)?,
+                Standing::Unknown | Standing::Reader => true,
+                // Of one whose key is spent, an admin that removes it may keep some.
+                Standing::Counts | Standing::Spent => false,
+            };
+            if !is_bounded {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns the collection that an act with `anchors` can order by the last acks alone: of the newest act

@@ -33,6 +33,35 @@ impl KeptThrough {
         }
     }
 
+    /// Returns whether no entry is kept but those at and before tips for which `is_bound` is true.
+    ///
+    /// # Errors
+    /// The error of `is_bound`.
+    pub fn is_bounded<E>(
+        &self,
+        is_bound: impl Fn(FrontierTip) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let all = |tips: &BTreeSet<FrontierTip>| {
+            for tip in tips {
+                if !is_bound(*tip)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        for tips in &self.removals {
+            if all(tips)? {
+                return Ok(true);
+            }
+        }
+        for tips in &self.leaves {
+            if !all(tips)? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.leaves.is_empty())
+    }
+
     /// Returns whether `entry` of `author` is kept.
     ///
     /// `leads` is as in [`Members::evaluate`](super::Members::evaluate), for the store that the

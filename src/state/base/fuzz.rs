@@ -14,7 +14,7 @@ use crate::{
         BASE_ANCHORS_MAX, BASE_CHUNK_BYTES_MAX, BASE_INDEX_BYTES_MAX, BASE_KEY_BYTES_MAX,
         BASE_PART_BYTES_MAX, BASE_PARTS_MAX,
     },
-    protocol::{anchor::Anchor, hlc::Hlc},
+    protocol::{anchor::Anchor, finality::CollectionsHash, hlc::Hlc},
     support::mutator::{Corpus, fuzz},
 };
 
@@ -50,6 +50,7 @@ fn manifest(anchors: &[u64], parts: &[&str]) -> BaseManifest {
         entries: 900,
         anchors: anchors.iter().enumerate().map(anchor).collect(),
         has_taken_back: false,
+        collected: CollectionsHash::NONE,
         parts: parts.iter().map(|first| part(first)).collect(),
     }
 }

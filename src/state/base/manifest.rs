@@ -1,7 +1,7 @@
 //! The manifest of a base: the entries of which it has the rows, and its parts.
 //!
 //! ```text
-//! "LATBMAN", version u8 (1); store 16, number u64, keys u64, entries u64, has taken back u8; count of anchors u32; anchors; count of parts u32; parts; BLAKE3 of all before 32
+//! "LATBMAN", version u8 (2); store 16, number u64, keys u64, entries u64, has taken back u8, collected 32; count of anchors u32; anchors; count of parts u32; parts; BLAKE3 of all before 32
 //! anchor  author 32, seq u64, id 32, wall_ms u64, counter u32
 //! part    id 32, bytes u64, records u64, length of its first key u16, that key
 //! ```
@@ -13,7 +13,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use crate::{
     id::{Author, EntryId, StoreId},
     limits::{BASE_ANCHORS_MAX, BASE_KEY_BYTES_MAX, BASE_PART_BYTES_MAX, BASE_PARTS_MAX, SEQ_MAX},
-    protocol::{anchor::Anchor, frontier::Frontier, hlc::Hlc},
+    protocol::{anchor::Anchor, finality::CollectionsHash, frontier::Frontier, hlc::Hlc},
     state::base::{
         part::{PartId, PartInfo},
         record::RecordKey,
@@ -55,6 +55,8 @@ pub struct BaseManifest {
     pub anchors: Vec<(Author, Anchor)>,
     // Whether an author has taken back one of the entries.
     pub(in crate::state) has_taken_back: bool,
+    /// The collections of which it has the effect.
+    pub collected: CollectionsHash,
     // By the first key.
     pub(in crate::state) parts: Vec<PartInfo>,
 }
@@ -147,6 +149,7 @@ impl BaseManifest {
             file.put_u64_le(number);
         }
         file.put_u8(u8::from(self.has_taken_back));
+        file.put_slice(&self.collected.0);
         file.put_u32_le(count(self.anchors.len()));
         for (author, anchor) in &self.anchors {
             file.put_slice(&author.0);
@@ -180,6 +183,7 @@ impl BaseManifest {
         let mut number = || body.try_get_u64_le().ok();
         let (number, keys, entries) = (number()?, number()?, number()?);
         let has_taken_back = body.try_get_u8().ok()? == 1;
+        let collected = CollectionsHash(take(&mut body, 32)?.as_ref().try_into().ok()?);
         let (mut anchors, mut parts) = (Vec::new(), Vec::new());
         for _anchor in 0..body.try_get_u32_le().ok()? {
             let author = Author::from_slice(&take(&mut body, 32)?)?;
@@ -209,6 +213,7 @@ impl BaseManifest {
             entries,
             anchors,
             has_taken_back,
+            collected,
             parts,
         })
     }
@@ -228,6 +233,6 @@ fn count(count: usize) -> u32 {
     u32::try_from(count).expect("fewer than 2^32")
 }
 
-const HEAD: &[u8; 8] = b"LATBMAN\x01";
+const HEAD: &[u8; 8] = b"LATBMAN\x02";
 // More entries than all authors of a base can have written.
 const ENTRIES_MAX: u64 = u64::MAX / 2;

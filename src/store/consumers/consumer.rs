@@ -19,6 +19,7 @@ use crate::{
             Claim, ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerStatus,
             Delivery, delivery, feeder, host::Host, live::Live, options::difference, saver::Saver,
         },
+        read::taken::taken,
         watch::{log_source::LogSource, position::Position},
     },
 };
@@ -335,7 +336,8 @@ async fn start_position(
         ConsumerStart::SinceAuthored { .. } | ConsumerStart::SinceArrived { .. } => None,
     };
     let is_cursor = matches!(from, ConsumerStart::After(_));
-    if !is_cursor && shared.log.pruned().is_none() {
+    let is_whole = shared.log.pruned().is_none() && taken(&shared.state.view()).is_none();
+    if !is_cursor && is_whole {
         return Ok(position);
     }
     let shared = Arc::clone(shared);

@@ -17,6 +17,7 @@ use crate::{
             ConsumerError,
             live::{Live, Take},
         },
+        read::taken::taken_at,
         watch::lookup::replayed,
     },
 };
@@ -304,6 +305,7 @@ fn read_op_again(shared: &Shared, view: &View, at: &ChangeRef) -> Result<Change,
     let rows = heads.as_slice().iter().chain(before.as_slice());
     let Some(head) = rows.into_iter().find(|head| head.id == id) else {
         let pruned = shared.log.pruned_at(&author, seq);
+        let pruned = pruned.or_else(|| taken_at(view, &author, seq));
         return Err(pruned.map_or_else(|| missing(id), ReadError::Pruned));
     };
     let change = Change {

@@ -11,11 +11,13 @@ use crate::{
     protocol::{
         change::EntryRef,
         entry::{Op, Parent, VerifiedEntry, cause::Cause, check_key},
-        heads::{Head, Heads},
+        heads::Head,
     },
+    state::View,
     store::{
         ReadError, Shared, Store,
         item::{op_of, value_of},
+        read::taken::taken,
     },
 };
 
@@ -28,7 +30,7 @@ pub struct History {
     pub truncated: bool,
     /// Older entries that were removed from the log, if the walk has met some; `truncated` is true then.
     /// The list has all entries down to the newest one that is gone, and below that only heads: those
-    /// of which the entry is gone without parents and cause.
+    /// of which the entry is gone without parents and cause. It is empty if acts took what was deleted.
     pub pruned: Option<Pruned>,
 }
 
@@ -62,13 +64,14 @@ impl Store {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
         let limit = limit.min(HISTORY_ENTRIES_MAX);
-        self.read(move |shared, view| shared.history(&key, &view.heads(&key)?, limit))
+        self.read(move |shared, view| shared.history(view, &key, limit))
             .await
     }
 }
 
 impl Shared {
-    fn history(&self, key: &[u8], heads: &Heads, limit: usize) -> Result<History, ReadError> {
+    fn history(&self, view: &View, key: &[u8], limit: usize) -> Result<History, ReadError> {
+        let heads = view.heads(key)?;
         let wins = heads.winner().map(|winner| winner.id);
         let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
         let kept: BTreeMap<Parent, &Head> = heads
@@ -127,6 +130,9 @@ impl Shared {
                 entry
             })
             .collect();
+        if entries.is_empty() {
+            pruned = pruned.or_else(|| taken(view));
+        }
         let truncated = entries.len() > limit || !todo.is_empty() || pruned.is_some();
         entries.truncate(limit);
         Ok(History {

@@ -30,7 +30,7 @@ use crate::{
         membership::Standing,
     },
     state::{Base, View},
-    store::{Item, List, ReadError, Shared, Store, item::value_of},
+    store::{Item, List, ReadError, Shared, Store, item::value_of, read::taken::check_reach},
 };
 
 /// Why the past could not be read.
@@ -100,13 +100,17 @@ impl Store {
     /// # Errors
     /// `TooFar`; `Read` when the log is damaged, or `Pruned` when the key's value depends on entries that
     /// were removed from it: `ms` is before `Pruned::reach_ms`, and the key was written by then, and again
-    /// after `ms`. From `Pruned::reach_ms` on the answer is exact.
+    /// after `ms`, or acts took what was deleted. From `Pruned::reach_ms` on the answer is exact.
     pub async fn get_at(&self, key: &[u8], ms: u64) -> Result<Option<Item>, PastError> {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
         let shared = Arc::clone(&self.shared);
         off_the_loop(move || {
-            let heads = shared.state.view().heads(&key).map_err(ReadError::from)?;
+            let view = shared.state.view();
+            let heads = view.heads(&key).map_err(ReadError::from)?;
+            if !are_all_of(&heads, ms) {
+                check_reach(&view, ms)?;
+            }
             shared.item_at(&key, &heads, ms, false, &mut Entries::default())
         })
         .await
@@ -178,6 +182,7 @@ impl Past {
     /// # Errors
     /// Like `Store::get_at`.
     pub async fn next_items(&mut self, ms: u64) -> Result<Option<Vec<Item>>, PastError> {
+        check_reach(&self.view, ms)?;
         let keys_only = self.options.keys_only;
         self.next_page(move |shared, key, heads, entries| {
             let item = shared.item_at(key, heads, ms, keys_only, entries)?;
@@ -197,6 +202,7 @@ impl Past {
         from_ms: u64,
         to_ms: u64,
     ) -> Result<Option<Vec<Difference>>, PastError> {
+        check_reach(&self.view, from_ms.min(to_ms))?;
         let keys_only = self.options.keys_only;
         self.next_page(move |shared, key, heads, entries| {
             let stamps = heads.as_slice().iter().map(|head| head.hlc.wall_ms);
@@ -270,7 +276,7 @@ impl Shared {
         keys_only: bool,
         entries: &mut Entries,
     ) -> Result<Option<Item>, PastError> {
-        if heads.as_slice().iter().all(|head| head.hlc.wall_ms <= ms) {
+        if are_all_of(heads, ms) {
             return Ok(self.item(key, heads, ms, keys_only)?);
         }
         let found = self.heads_at(key, heads, ms, entries)?;
@@ -451,6 +457,12 @@ impl Entries {
         }
         Ok(&self.read[&at.id])
     }
+}
+
+// Whether a key that has these heads had the same ones at `ms`. A key without any may have had some.
+fn are_all_of(heads: &Heads, ms: u64) -> bool {
+    let heads = heads.as_slice();
+    !heads.is_empty() && heads.iter().all(|head| head.hlc.wall_ms <= ms)
 }
 
 async fn off_the_loop<T: Send + 'static>(

@@ -96,7 +96,7 @@ impl Store {
         let settled = settled.unwrap_or_else(PoisonError::into_inner).clone()?;
         let has_members = Arc::ptr_eq(&settled.members, &self.shared.members.borrow());
         let view = self.shared.state.view();
-        let is_current = has_members && view.is_swept && view.has_mark(&settled.mark);
+        let is_current = has_members && view.has_mark(&settled.mark);
         is_current.then_some(settled.root)
     }
 

@@ -19,6 +19,7 @@ use crate::{
     state::{Expiring, View},
     store::{
         ReadError, Shared, Start, WatchError, WatchOptions,
+        read::taken::check_seen,
         watch::{
             clamp::Clamped,
             lookup::{Lookup, Lookups},
@@ -156,6 +157,7 @@ impl LogSource {
         if let Some(pruned) = pruned {
             return Err(ReadError::Pruned(pruned).into());
         }
+        check_seen(&view, &frontier, from.expired_through_ms)?;
         let stage = if rest.is_some() || !retractions.is_empty() {
             Stage::Rest {
                 entry: rest,
@@ -246,6 +248,7 @@ impl LogSource {
             walks.push((walk, span.through));
         }
         let since_ms = authored_ms.max(arrived_ms);
+        check_seen(&view, &frontier, since_ms)?;
         Ok(Self {
             // The first piece has no changes, so that the watch has a position at once.
             stage: Stage::Rest {

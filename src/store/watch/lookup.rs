@@ -99,7 +99,8 @@ pub(in crate::store) fn replayed(
         op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
         atomic: entry.header.atomic,
         depth: entry.header.depth(),
-        late: heads.winner().is_some_and(|winner| winner.id != entry.id),
+        // An act may have taken the entry that has superseded it.
+        late: heads.winner().is_none_or(|winner| winner.id != entry.id),
         heads,
         previous: None,
         origin: Origin::Replay,

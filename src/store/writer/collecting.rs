@@ -39,13 +39,18 @@ impl Writer {
         let mut waits = false;
         let acts = members.anchors_acts(&self.config.id);
         let before = Arc::clone(self.state.collections());
-        let found = Collections::join(acts.map(Arc::as_ref), |act| {
-            // Once it has all of an act, it keeps that.
-            let is_whole = before.has(&act.at.id)
-                || self.has_applied(act).unwrap_or_else(|error| {
+        let (now_ms, next_ms) = (self.clock.now_ms(), self.next_expiry_ms);
+        let is_reported = |ms: u64| ms <= now_ms && next_ms.is_none_or(|next_ms| next_ms > ms);
+        let found = Collections::join(acts.map(Arc::as_ref), |act, collection| {
+            let has_applied = || {
+                self.has_applied(act).unwrap_or_else(|error| {
                     tracing::debug!(store = %self.config.id, %error, "an act is looked at later");
                     false
-                });
+                })
+            };
+            // Watches hear of an expiry before the value goes. Once all of an act is here, it stays.
+            let is_whole =
+                before.has(&act.at.id) || (is_reported(collection.expired_ms()) && has_applied());
             waits |= !is_whole;
             Ok::<_, Infallible>(is_whole)
         });
@@ -63,8 +68,11 @@ impl Writer {
         }
         // Heads that were taken by an act that does not count any more are in the logs, or gone.
         let takes_less = !found.have(&before);
+        // Whoever follows has seen these expiries; see `check_seen`.
+        self.state.expire_through(found.expired_ms());
         self.state.set_collections(found);
         self.state.show();
+        self.publish(&[]);
         if takes_less {
             self.rebuild();
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     bus::StateReset,
+    limits::DRIFT_MS_MAX,
     protocol::change::{Change, Origin},
     state::Expiring,
     store::writer::writer::Writer,
@@ -14,7 +15,7 @@ impl Writer {
     pub(super) fn expire_if_due(&mut self, now_ms: u64) {
         self.follow_clock_back();
         if self.next_expiry_ms.is_none_or(|due_ms| due_ms > now_ms) {
-            return;
+            return self.pass_time(now_ms);
         }
         let mut changes = Vec::new();
         let view = self.state.staged();
@@ -44,6 +45,16 @@ impl Writer {
             self.publish(&changes);
         }
         self.find_next_expiry();
+    }
+
+    // Nothing expires for long: positions that are published from now on say so. They stay behind by as much
+    // as clocks may differ, so that on no other node an expiry which is still to come is taken for an old one.
+    fn pass_time(&mut self, now_ms: u64) {
+        let passed_ms = now_ms.saturating_sub(DRIFT_MS_MAX);
+        let before_ms = self.state.staged().expired_through_ms;
+        if passed_ms.saturating_sub(before_ms) > DRIFT_MS_MAX {
+            self.state.expire_through(passed_ms);
+        }
     }
 
     /// Does nothing unless the clock was set back behind expiries that were published. Leases end by

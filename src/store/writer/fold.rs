@@ -20,7 +20,7 @@ use crate::{
     protocol::{
         anchor::Anchor,
         entry::Parent,
-        finality::Collections,
+        finality::Taking,
         fork::{closed_by, takes_back},
         frontier::Frontier,
         heads::{Head, Heads},
@@ -45,7 +45,7 @@ pub(in crate::store) struct Folding<'a> {
     /// The bases that are in place.
     pub(in crate::store) bases: Bases,
     /// The heads that go from the rows, by the act that names the base.
-    pub(in crate::store) collections: Collections,
+    pub(in crate::store) taking: Taking,
 }
 
 impl Folding<'_> {
@@ -57,7 +57,9 @@ impl Folding<'_> {
     /// `Lacks`: an entry cannot be read. `Cannot`: an anchor is not in the logs. `State`, `Log`.
     pub(in crate::store) fn fold(self, anchors: &Frontier) -> Result<Base, PruneError> {
         let before = self.base.as_ref().map(|base| base.manifest());
-        let number = before.map_or(1, |before| before.number + 1);
+        let bases = self.bases.newest.iter().chain(&self.bases.beginning);
+        let last = bases.map(|base| base.manifest().number).max();
+        let number = last.map_or(1, |last| last.saturating_add(1));
         let from = before.map_or_else(Frontier::default, |before| before.frontier());
         let anchors = self.join(anchors)?;
         let to: Frontier = anchors
@@ -123,13 +125,14 @@ impl Folding<'_> {
         number: u64,
         anchors: &[(Author, Anchor)],
     ) -> Result<Fold, PruneError> {
-        if self.collections.is_empty() {
+        let collections = self.taking.collections();
+        if collections.is_empty() {
             return Ok(fold);
         }
         let (mut after, mut pace) = (None, Pace::start());
         loop {
             pace.step();
-            after = fold.sweep(&self.collections, after.as_deref(), SCAN_ROWS)?;
+            after = fold.sweep(collections, after.as_deref(), SCAN_ROWS)?;
             if after.is_none() {
                 return Ok(fold);
             }

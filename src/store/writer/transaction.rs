@@ -458,7 +458,7 @@ pub(super) fn change(
     let late = staged
         .after
         .winner()
-        .is_some_and(|winner| winner.id != entry.id);
+        .is_none_or(|winner| winner.id != entry.id);
     let number = |count: usize| u32::try_from(count).expect("an entry has at most OPS_MAX ops");
     Change {
         key: op.key().clone(),

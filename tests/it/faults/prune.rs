@@ -20,7 +20,7 @@ use lattice::{
         anchors_act::AnchorsAct,
         cursor::Cursor,
         entry::{Parent, VerifiedEntry},
-        finality::Collections,
+        finality::Taking,
         frontier::FrontierTip,
         hlc::Hlc,
         membership::{
@@ -115,7 +115,7 @@ async fn drop_some(
     store: &Store,
     (b, c): (Seq, Seq),
 ) -> Result<Pruning, PruneError> {
-    let folded = soon(store.fold(chains.tips(ENTRIES, ENTRIES), Collections::default())).await?;
+    let folded = soon(store.fold(chains.tips(ENTRIES, ENTRIES), Taking::default())).await?;
     soon(store.drop_through(&folded, chains.tips(b, c))).await
 }
 

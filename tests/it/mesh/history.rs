@@ -10,7 +10,7 @@ use crate::support::writer::Writer;
 use lattice::{
     id::Author,
     node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tending},
-    protocol::finality::{Collections, Hold, NotYet},
+    protocol::finality::{Hold, NotYet, Taking},
     store::consumers::{ConsumerOptions, ConsumerStart},
 };
 
@@ -285,7 +285,7 @@ async fn slow_clock_of_an_admin_removes_nothing_early() {
     fill(&store, "k", 10).await;
     let anchors = store.frontier();
     let base = store
-        .fold(anchors.clone(), Collections::default())
+        .fold(anchors.clone(), Taking::default())
         .await
         .unwrap()
         .base;
@@ -341,7 +341,7 @@ async fn void_branch_holds_history_for_a_week() {
     let anchors: lattice::protocol::frontier::Frontier =
         [(writer.author(), tip)].into_iter().collect();
     let base = store
-        .fold(anchors.clone(), Collections::default())
+        .fold(anchors.clone(), Taking::default())
         .await
         .unwrap()
         .base;

@@ -16,6 +16,7 @@ mod port;
 mod proof;
 mod relay;
 mod restored;
+mod revival;
 mod roots;
 mod tombstones;
 

@@ -1,4 +1,5 @@
-//! Tombstones go once every writer knows them, on every node alike, and nothing comes back.
+//! Tombstones go with the history that has them, once every writer knows them, on every node alike, and
+//! nothing comes back.
 
 use super::{
     history::{make_final, prune},
@@ -6,10 +7,20 @@ use super::{
     roots::vouched,
     *,
 };
+use std::collections::{BTreeMap, BTreeSet};
+
 use lattice::{
+    id::EntryId,
     node::{HistoryError, HistoryPolicy},
-    protocol::entry::Op,
-    store::{Damage, List},
+    protocol::{
+        anchors_act::{ActCollection, AnchorsAct},
+        cursor::Cursor,
+        entry::Op,
+        finality::{Collections, Taking},
+        frontier::FrontierTip,
+        placed_act::PlacedAct,
+    },
+    store::{Damage, List, PastError, ReadError, Start},
 };
 
 async fn keys(store: &Store) -> u64 {
@@ -35,18 +46,18 @@ async fn has_keys(store: &Store, count: u64) {
     .await;
 }
 
-// No admin does it by itself yet.
-fn takes_tombstones() -> HistoryPolicy {
-    HistoryPolicy {
-        takes_tombstones: true,
-        ..HistoryPolicy::default()
-    }
+// As if no consumer could hold the history any more.
+fn without_holds() -> HistoryPolicy {
+    let mut policy = HistoryPolicy::default();
+    policy.retention.hold_ms = 0;
+    policy
 }
 
-/// Makes acts until `count` keys are left: one about the deletes, and one that takes their tombstones.
-/// Nothing is written meanwhile.
+/// Ends the history of `peer`, and makes acts until `count` keys are left. Nothing is written meanwhile.
 async fn collect(peer: &Peer, store: &Store, count: u64) {
-    let policy = takes_tombstones();
+    make_final(peer, store).await;
+    prune(peer, store).await;
+    let policy = without_holds();
     until("the tombstones go", async || {
         match peer.node.make_final(store, &policy, true).await {
             Ok(_) | Err(HistoryError::AckMissing(_)) => {}
@@ -85,6 +96,11 @@ async fn tombstones_go_on_all_nodes_and_nothing_comes_back() {
     has(&of_b, "/a/299", "here").await;
     has(&of_a, "/b/299", "here").await;
     assert_eq!((keys(&of_a).await, keys(&of_b).await), (600, 600));
+    // As long as the history has them, they stay.
+    make_final(&a, &of_a).await;
+    let more = a.node.make_final(&of_a, &without_holds(), true).await;
+    assert_eq!(more.unwrap(), None);
+    of_a.put("/a/299", "here").await.unwrap();
     collect(&a, &of_a, 2).await;
     let left = ["/a/299", "/b/299"];
     for store in [&of_a, &of_b] {
@@ -100,9 +116,8 @@ async fn tombstones_go_on_all_nodes_and_nothing_comes_back() {
     assert_eq!(roots[0], roots[1]);
     assert!(b.net.divergences(&of_b.id()).is_empty());
 
-    // One removes its history, the other has all of it: what they have stays the same, also after a start.
+    // One has removed its history, the other has all of it: what they have stays the same, also after a start.
     assert_eq!(of_a.folded().unwrap().base.keys, 2);
-    prune(&a, &of_a).await;
     assert!(of_a.status().await.log_bytes < of_b.status().await.log_bytes);
     of_b.put("/a/7", "again").await.unwrap();
     of_b.delete("/a/299").await.unwrap();
@@ -156,7 +171,8 @@ async fn writer_that_is_away_holds_tombstones_and_its_value_wins_or_loses_by_its
     for number in 0..3 {
         of_a.put("/act", number.to_string()).await.unwrap();
         make_final(&a, &of_a).await;
-        let made = a.node.make_final(&of_a, &takes_tombstones(), true).await;
+        prune(&a, &of_a).await;
+        let made = a.node.make_final(&of_a, &without_holds(), true).await;
         made.unwrap();
     }
     assert_eq!(keys(&of_a).await, 2, "the tombstone is there");
@@ -178,6 +194,138 @@ async fn writer_that_is_away_holds_tombstones_and_its_value_wins_or_loses_by_its
         has_keys(store, 2).await;
         assert_eq!(live(store).await, ["/act", "/other"]);
     }
+    drop((of_a, of_b));
+    a.stop().await;
+    b.stop().await;
+}
+
+/// Returns the cursor after all that the store has.
+async fn cursor(store: &Store) -> Cursor {
+    let mut watch = store.watch("/");
+    while !matches!(
+        timeout(SOON, watch.next()).await.unwrap().unwrap().unwrap(),
+        WatchEvent::CaughtUp
+    ) {}
+    watch.cursor()
+}
+
+async fn to_the_end(store: &Store, cursor: Cursor) -> (usize, Vec<String>) {
+    let (mut gaps, mut changes) = (0, Vec::new());
+    let options = WatchOptions {
+        start: Start::After(cursor),
+        ..WatchOptions::default()
+    };
+    let mut watch = store.watch_with(options);
+    loop {
+        match timeout(SOON, watch.next()).await.unwrap().unwrap().unwrap() {
+            WatchEvent::Gap { .. } => gaps += 1,
+            WatchEvent::Change(change) => {
+                changes.push(String::from_utf8_lossy(&change.key).into_owned());
+            }
+            WatchEvent::CaughtUp => return (gaps, changes),
+            _other => {}
+        }
+    }
+}
+
+/// A node that keeps all its history does not say that a key never had a value which was deleted, and no watch
+/// misses that one expired.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_ends_where_tombstones_went_also_where_the_logs_have_more() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    let (of_a, of_b) = (a.node.data(), b.node.data());
+    of_a.put("/k", "value").await.unwrap();
+    has(&of_b, "/k", "value").await;
+    let there_ms = of_b.now_ms();
+    let before = cursor(&of_b).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    write_and_delete(&of_a, "a", 3).await;
+    of_a.delete("/k").await.unwrap();
+    has(&of_b, "/a/2", "here").await;
+    until("b has all", async || {
+        (of_a.frontier() == of_b.frontier()).then_some(())
+    })
+    .await;
+    let after = cursor(&of_b).await;
+    let value = of_b.get_at(b"/k", there_ms).await.unwrap();
+    assert_eq!(value.unwrap().value, "value");
+    assert_eq!(of_b.history(b"/k", 10).await.unwrap().entries.len(), 2);
+    collect(&a, &of_a, 1).await;
+    has_keys(&of_b, 1).await;
+
+    let is_ended = |error: PastError| match error {
+        PastError::Read(ReadError::Pruned(taken)) => taken.only_state && taken.reach_ms > there_ms,
+        _other => false,
+    };
+    assert!(is_ended(of_b.get_at(b"/k", there_ms).await.unwrap_err()));
+    let listed = of_b.list_at(List::default(), there_ms).await;
+    assert!(is_ended(listed.unwrap_err()));
+    let now_ms = of_b.now_ms();
+    assert!(is_ended(of_b.diff("", there_ms, now_ms).await.unwrap_err()));
+    let history = of_b.history(b"/k", 10).await.unwrap();
+    assert!(history.entries.is_empty() && history.pruned.unwrap().only_state);
+    // What nobody has deleted is read as before.
+    let item = of_b.get_at(b"/a/2", now_ms).await.unwrap();
+    assert_eq!(item.unwrap().value, "here");
+
+    // A watch that has not seen the deletes gets one gap and the state; one that has goes on.
+    assert_eq!(
+        to_the_end(&of_b, before).await,
+        (1, vec!["/a/2".to_owned()])
+    );
+    assert_eq!(to_the_end(&of_b, after).await, (0, vec![]));
+    drop((of_a, of_b));
+    a.stop().await;
+    b.stop().await;
+}
+
+/// A crash may come after a base was made and before the act is published that names it. The next one is not
+/// made of it: other nodes could not make the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn base_of_an_act_that_was_never_published_is_not_gone_on_with() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    let (of_a, of_b) = (a.node.data(), b.node.data());
+    write_and_delete(&of_a, "a", 30).await;
+    has(&of_b, "/a/29", "here").await;
+    let act = make_final(&a, &of_a).await;
+    // It takes tombstones, and nobody hears of it.
+    let through =
+        |number, ordered| AnchorsAct::new(number, None, 1, act.anchors.clone(), ordered).unwrap();
+    let placed = PlacedAct {
+        by: a.node.id(),
+        at: FrontierTip {
+            seq: 1,
+            id: EntryId([1; 32]),
+        },
+        store: of_a.id(),
+        cites: Vec::new(),
+        act: through(1, None),
+    };
+    let ordered = ActCollection {
+        before: placed.at.id,
+        own: BTreeMap::new(),
+    };
+    let collections = Collections::of_next(&through(2, Some(ordered)), [&placed]);
+    let taking = Taking::new(collections.clone(), BTreeSet::new(), []);
+    let orphan = of_a.fold(act.anchors.clone(), taking).await.unwrap();
+    assert_eq!(orphan.base.keys, 1);
+
+    // Entries are not removed by it.
+    prune(&a, &of_a).await;
+    prune(&b, &of_b).await;
+    assert_eq!(of_a.folded().unwrap().base.keys, 30);
+    assert_eq!(of_b.folded().unwrap().base, of_a.folded().unwrap().base);
+    let taking = |collections| Taking::new(collections, BTreeSet::new(), []);
+    let orphan = of_a.fold(act.anchors.clone(), taking(collections)).await;
+    assert_eq!(orphan.unwrap().base.keys, 1);
+    of_b.put("/b", "more").await.unwrap();
+    has(&of_a, "/b", "more").await;
+    make_final(&a, &of_a).await;
+    assert_eq!(of_a.folded().unwrap().base.keys, 31);
+    prune(&b, &of_b).await;
+    assert_eq!(of_b.folded().unwrap().base, of_a.folded().unwrap().base);
     drop((of_a, of_b));
     a.stop().await;
     b.stop().await;

@@ -15,7 +15,7 @@ use lattice::{
         change::EntryRef,
         consumer::DeathReason,
         entry::VerifiedEntry,
-        finality::{Collections, NoRoom},
+        finality::{NoRoom, Taking},
         frontier::{Frontier, FrontierTip, MissingRange},
         heads::{Content, Value},
         sync::BaseNeed,
@@ -212,7 +212,7 @@ async fn full_disk_refuses_a_base_before_it_is_begun_and_keeps_no_pruning_away()
     chains.disk.set_free(None);
     let folded = chains
         .store
-        .fold(chains.tips(20, 20), Collections::default())
+        .fold(chains.tips(20, 20), Taking::default())
         .await
         .unwrap();
     chains.disk.set_free(Some(0));

@@ -337,7 +337,7 @@ impl Node {
         if !self.collects {
             return gone;
         }
-        let Ok(collections) = Collections::join(acts, |later| {
+        let Ok(collections) = Collections::join(acts, |later, _collection| {
             let mut anchors = later.act.anchors().iter();
             Ok::<_, Infallible>(anchors.all(|(author, tip)| !finality.is_awaited(&author, tip)))
         });

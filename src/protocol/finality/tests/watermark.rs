@@ -15,7 +15,7 @@ use crate::{
         frontier::{Frontier, FrontierTip},
         membership::{
             Members,
-            role::{Act, Role},
+            role::{Act, Role, Tips as Kept},
         },
         placed_act::PlacedAct,
     },
@@ -392,4 +392,37 @@ fn collection_goes_by_what_each_writer_had_when_it_had_all_of_the_act() {
     mesh.acks('X', &[('W', 6, "w6")], &[]);
     let Ok(()) = stability.hear(&mesh.grounds(), &mesh.node);
     assert_eq!(order(&mesh, &stability, &[('W', 5, "w5")]), expected);
+}
+
+// Nobody asks them what they knew. So all of their entries that may count have to be final.
+#[test]
+fn collection_waits_for_the_entries_of_members_that_write_no_more() {
+    let middle = act("middle", &[('W', 3, "w3")]);
+    let order = |act: Act, anchors: Tips<'_>| {
+        let mut mesh = Mesh::new(&[('W', 3, "w3")]);
+        let mut stability = Stability::new(&middle);
+        let Ok(()) = stability.hear(&mesh.grounds(), &mesh.node);
+        let mut entry = root_entry("g4", 'A', 4);
+        let RootItem { acts, prev, .. } = std::rc::Rc::get_mut(&mut entry).unwrap();
+        acts.acts = vec![(author('W'), act)];
+        *prev = Some(place(3, "g3"));
+        mesh.node.receive_root([entry]);
+        mesh.members = mesh.node.view().members.clone();
+        let Ok(ordered) = stability.order(&mesh.grounds(), &frontier(anchors), &mesh.node);
+        ordered.is_some()
+    };
+    let naming = |tips: &[FrontierTip]| {
+        let tips = tips.iter().map(|tip| (STORE, *tip));
+        Kept::naming([STORE], tips).unwrap()
+    };
+    let w5: &dyn Fn() -> Kept = &|| naming(&[place(5, "w5")]);
+    for act in [Act::Remove(w5()), Act::Lower(Role::Reader, w5())] {
+        assert!(!order(act.clone(), &[('W', 4, "w4")]), "{act:?}");
+        assert!(order(act.clone(), &[('W', 5, "w5")]), "{act:?}");
+        assert!(order(act.clone(), &[('W', 6, "w6")]), "{act:?}");
+    }
+    let nothing = Act::Remove(naming(&[]));
+    assert!(order(nothing, &[('W', 3, "w3")]), "no entry counts");
+    let unspoken = Act::Remove(Kept::default());
+    assert!(!order(unspoken, &[('W', 6, "w6")]), "any entry may count");
 }

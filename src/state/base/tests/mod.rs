@@ -13,7 +13,7 @@ use super::{Base, BaseBuilder, BaseManifest, Bases, Body, RecordKey, RecordKind}
 use crate::{
     disk::RealDisk,
     id::{Author, EntryId, StoreId},
-    protocol::{anchor::Anchor, hlc::Hlc, merkle::Levels},
+    protocol::{anchor::Anchor, finality::CollectionsHash, hlc::Hlc, merkle::Levels},
     state::{StateError, row::encode_cause},
     support::random::{Random, for_each_seed},
 };
@@ -35,6 +35,7 @@ fn manifest(number: u64) -> BaseManifest {
         entries: 4,
         anchors: vec![(Author([1; 32]), anchor)],
         has_taken_back: true,
+        collected: CollectionsHash([8; 32]),
         parts: Vec::new(),
     }
 }
