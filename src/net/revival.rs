@@ -27,6 +27,8 @@ impl Net {
             *running = Arc::default();
             Arc::clone(&running)
         };
+        // The last one that has the old endpoint has its port.
+        drop(ended);
         self.supervise(revived);
     }
 

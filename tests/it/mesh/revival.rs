@@ -21,10 +21,9 @@ async fn n11_endpoint_that_ends_by_itself_is_bound_again() {
     drop((of_a, of_b));
     // It stays ended once it is stopped.
     let address = *a.net.addresses().unwrap().direct.first().unwrap();
-    a.net.stop().await;
+    a.stop().await;
     until("the port is free", async || UdpSocket::bind(address).ok()).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(UdpSocket::bind(address).is_ok());
-    a.stop().await;
     b.stop().await;
 }

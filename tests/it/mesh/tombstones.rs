@@ -96,6 +96,11 @@ async fn tombstones_go_on_all_nodes_and_nothing_comes_back() {
     has(&of_b, "/a/299", "here").await;
     has(&of_a, "/b/299", "here").await;
     assert_eq!((keys(&of_a).await, keys(&of_b).await), (600, 600));
+    let settled = async |store: &Store| {
+        until("a root is settled", async || store.settled_root()).await;
+    };
+    settled(&of_a).await;
+    settled(&of_b).await;
     // As long as the history has them, they stay.
     make_final(&a, &of_a).await;
     let more = a.node.make_final(&of_a, &without_holds(), true).await;
@@ -107,6 +112,10 @@ async fn tombstones_go_on_all_nodes_and_nothing_comes_back() {
         has_keys(store, 2).await;
         assert_eq!(live(store).await, left);
         assert_eq!(damage(store).await, []);
+        // That of before the sweep is not given any more.
+        let settled = store.settled_root().map(|settled| settled.root);
+        let now = store.root(&[]).await.unwrap().root;
+        assert!(settled.is_none_or(|settled| settled == now));
     }
     let nodes = [a.node.id(), b.node.id()];
     let roots = [
