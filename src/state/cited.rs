@@ -281,8 +281,12 @@ mod tests {
         };
         let acts = [placed(1, None), placed(2, Some(ordered))];
         let Ok(collections) = Collections::join(&acts, |_, _| Ok::<_, Infallible>(true));
+        let mark = state.staged().mark();
         state.set_collections(collections);
+        assert!(!state.staged().has_mark(&mark));
         state.sweep(None, 10).unwrap();
+        assert!(!state.staged().has_mark(&mark), "it has other heads");
+        assert!(state.staged().has_mark(&state.staged().mark()));
         assert_eq!((head_ids(&state, "/k"), state.staged().keys), (vec![], 0));
         state.stage(&late).unwrap();
         assert_eq!((head_ids(&state, "/k"), state.staged().keys), (vec![], 0));

@@ -339,3 +339,52 @@ async fn base_of_an_act_that_was_never_published_is_not_gone_on_with() {
     a.stop().await;
     b.stop().await;
 }
+
+/// Values that have expired go like tombstones. A watch that has seen them expire goes on, after weeks too; one
+/// that has not gets a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_values_go_and_no_watch_misses_that_they_expired() {
+    let clock = Clock::manual(Clock::system().now_ms());
+    let a = Peer::with(tempfile::tempdir().unwrap(), "a", clock.clone(), loopback()).await;
+    let store = a.node.data();
+    let expires_ms = Some(clock.now_ms() + 60_000);
+    let put = |key: &str, expires_ms| Op::Put {
+        key: key.to_owned().into(),
+        value: "here".into(),
+        expires_ms,
+    };
+    let puts = vec![put("/lease", expires_ms), put("/stays", None)];
+    store.batch(puts).await.unwrap();
+    let before = cursor(&store).await;
+    clock.advance(60_000);
+    until("it has expired", async || {
+        (store.status().await.expired_through_ms >= clock.now_ms()).then_some(())
+    })
+    .await;
+    let after = cursor(&store).await;
+
+    // Time passes without a lease, and without entries.
+    clock.advance(5 * 3_600_000);
+    assert_eq!(keys(&store).await, 2);
+    collect(&a, &store, 1).await;
+    assert_eq!(live(&store).await, ["/stays"]);
+    assert_eq!(damage(&store).await, []);
+    assert_eq!(
+        to_the_end(&store, before.clone()).await,
+        (1, vec!["/stays".to_owned()])
+    );
+    // Its time is that of the lease: it may have missed others.
+    assert_eq!(to_the_end(&store, after).await.0, 1);
+    let now = cursor(&store).await;
+    assert_eq!(to_the_end(&store, now.clone()).await, (0, vec![]));
+    drop(store);
+    // Also after a start, when nothing has expired for long.
+    let dir = a.stop().await;
+    clock.advance(5 * 3_600_000);
+    let a = Peer::with(dir, "", clock.clone(), loopback()).await;
+    let store = a.node.data();
+    assert_eq!(to_the_end(&store, now).await, (0, vec![]));
+    assert_eq!(to_the_end(&store, before).await.0, 1);
+    drop(store);
+    a.stop().await;
+}
