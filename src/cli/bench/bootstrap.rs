@@ -4,7 +4,6 @@
 use std::{fs, io, path::Path, time::Duration};
 
 use clap::Args;
-use lattice::node::HistoryPolicy;
 
 use crate::cli::{
     bench::{
@@ -52,7 +51,7 @@ impl Bootstrap {
         let live = node.data().status().await.keys;
         scratch::close(node).await?;
         copy(&whole, &pruned).map_err(|error| failed("the node cannot be copied", &error))?;
-        let base_bytes = end_history(&pruned).await?;
+        let base_bytes = scratch::end_history(&pruned).await?;
 
         let replayed = self.join(scratch, &whole, live).await?;
         let come = self.join(scratch, &pruned, live).await?;
@@ -94,22 +93,6 @@ impl Bootstrap {
         }
         Ok(took)
     }
-}
-
-// Makes all entries of the node final and removes them. Returns the bytes of the base.
-async fn end_history(dir: &Path) -> Result<u64, Failure> {
-    let node = scratch::open(dir).await?;
-    let (store, policy) = (node.data(), HistoryPolicy::default());
-    let ended = async {
-        node.make_final(&store, &policy, true).await?;
-        node.prune(&store, &policy, true).await
-    };
-    let ended = ended.await;
-    ended.map_err(|error| failed("the history cannot be ended", &error))?;
-    let bytes = store.folded().map_or(0, |folded| folded.bytes);
-    drop(store);
-    scratch::close(node).await?;
-    Ok(bytes)
 }
 
 // Copies a directory that no node has open.

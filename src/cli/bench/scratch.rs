@@ -12,7 +12,7 @@ use std::{
 
 use lattice::{
     api::client::{self, Client},
-    node::{Node, NodeConfig},
+    node::{HistoryPolicy, Node, NodeConfig},
     wire::api,
 };
 
@@ -73,6 +73,22 @@ pub(super) async fn open(dir: &Path) -> Result<Node, Failure> {
 pub(super) async fn close(node: Node) -> Result<(), Failure> {
     let closed = node.close().await;
     closed.map_err(|error| failed("cannot close the node", &error))
+}
+
+/// Makes all entries of the node final and removes them. Returns the bytes of the base.
+pub(super) async fn end_history(dir: &Path) -> Result<u64, Failure> {
+    let node = open(dir).await?;
+    let (store, policy) = (node.data(), HistoryPolicy::default());
+    let ended = async {
+        node.make_final(&store, &policy, true).await?;
+        node.prune(&store, &policy, true).await
+    };
+    let ended = ended.await;
+    ended.map_err(|error| failed("the history cannot be ended", &error))?;
+    let bytes = store.folded().map_or(0, |folded| folded.bytes);
+    drop(store);
+    close(node).await?;
+    Ok(bytes)
 }
 
 /// A node in another process; killed on drop.
