@@ -18,7 +18,8 @@ pub struct Ask {
 pub struct Answer(pub Vec<Children>);
 
 /// The children of a node. Where nodes have a single child, those of the first node below that has
-/// several; the leaf, where there is one only.
+/// several; the leaf, where there is one only. Where the nodes further below are few, these: so the first
+/// answer leaves out the levels at the top of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Children {
     /// Nodes, in key order.
@@ -79,12 +80,13 @@ impl<R: Rows> FreshTree<'_, R> {
         let mut answer = Answer::default();
         let mut bytes = 0_usize;
         let mut before: Option<&Bytes> = None;
+        let nodes_max = FEW_NODES_MAX / ask.keys.len().max(1);
         for key in ask.keys.iter().take(ASK_NODES_MAX) {
             if before.is_some_and(|before| before >= key) {
                 break;
             }
             before = Some(key);
-            let children = self.children(ask.level, key)?;
+            let children = self.children(ask.level, key, nodes_max)?;
             bytes = bytes.saturating_add(children.bytes());
             if bytes > ANSWER_BYTES_MAX {
                 break;
@@ -94,7 +96,7 @@ impl<R: Rows> FreshTree<'_, R> {
         Ok(answer)
     }
 
-    fn children(&self, level: u8, key: &[u8]) -> Result<Children, R::Error> {
+    fn children(&self, level: u8, key: &[u8], nodes_max: usize) -> Result<Children, R::Error> {
         let Some((end, below)) = self.extent(level, key)? else {
             return Ok(Children::NoNode);
         };
@@ -114,6 +116,7 @@ impl<R: Rows> FreshTree<'_, R> {
             })?;
             Children::Leaves(leaves)
         } else {
+            let below = self.lowest(below, key, end, nodes_max);
             let mut nodes = Vec::new();
             self.each(below, key, end, &mut |key, _level, hash| {
                 let fits = fits(key);
@@ -142,6 +145,9 @@ fn child_bytes(key: &[u8]) -> usize {
 const CHILD_BYTES: usize = 64;
 /// Nodes that are asked for at a time: enough that few round trips find some hundred differences.
 pub const ASK_NODES_MAX: usize = 64;
+// Nodes of an answer that leaves out levels. They take as many bytes as those of the levels that it leaves out,
+// where about ten keys differ.
+const FEW_NODES_MAX: usize = 256;
 /// Bytes of an answer, about. A node has 16 children on average, and one in a thousand has 100:
 /// they fit with 2 KiB of key each. The children of a larger node are not compared one by one.
 pub const ANSWER_BYTES_MAX: usize = 256 << 10;

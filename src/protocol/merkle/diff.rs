@@ -232,14 +232,15 @@ impl Diff {
         let mut fold = Fold::new(level, node.level);
         let mut before: Option<Bytes> = None;
         for (key, hash) in children {
+            let of_key = self.levels.of(&key);
             let fits = match &before {
                 None => key == node.key,
-                Some(before) => *before < key && self.levels.of(&key) == level,
+                Some(before) => *before < key && (level..node.level).contains(&of_key),
             };
             if !fits || node.end.as_ref().is_some_and(|end| *end <= key) {
                 return Err(dishonest("children are not those that their keys imply"));
             }
-            fold.push(if before.is_none() { TOP } else { level }, hash);
+            fold.push(if before.is_none() { TOP } else { of_key }, hash);
             before = Some(key);
         }
         let hash = fold.finish();

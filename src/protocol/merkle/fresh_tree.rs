@@ -248,6 +248,22 @@ impl<'a, R: Rows> FreshTree<'a, R> {
         Ok(is_there.then_some((end, below)))
     }
 
+    /// Returns the lowest level, of `below` and those down to the level of the blocks, that has at most
+    /// `nodes_max` nodes from `from` to `to`, where blocks begin; `below` if none has so few.
+    pub(super) fn lowest(&self, below: u8, from: &[u8], to: Option<&[u8]>, nodes_max: usize) -> u8 {
+        let mut lowest = below;
+        for level in (self.blocks.base..below).rev() {
+            let begin = self.blocks.range(from, to).skip(1);
+            let nodes = begin.filter(|(_, block)| block.level >= level);
+            // The first node begins at `from`, whatever the level of that block.
+            if nodes.take(nodes_max).count() >= nodes_max {
+                break;
+            }
+            lowest = level;
+        }
+        lowest
+    }
+
     /// Gives `node` the nodes of level `at` that the rows from `from` to `to` make, in key order,
     /// with their first keys and the levels of these, until it returns false. The first node may
     /// lack rows before `from`. From the level of the blocks on, `from` and `to` are where blocks

@@ -148,7 +148,8 @@ fn comparison_of_few_changes_asks_little() {
     let compared = compare(&here, &there, 100);
     assert_eq!(compared.found.keys.len(), 12);
     assert_eq!(compared.found.keys, differences(&here, &there));
-    assert!(compared.asks <= 6, "{} round trips", compared.asks);
+    // The levels at the top, of few nodes, are left out.
+    assert!(compared.asks <= 3, "{} round trips", compared.asks);
     assert!(compared.bytes < 100_000, "{} bytes", compared.bytes);
 }
 
