@@ -224,13 +224,18 @@ impl Net {
     /// Waits until `members` members, this node among them, have acknowledged the entry of `author`
     /// at `tip` as on disk. Waits for ever if so many never do. Cancel-safe.
     pub async fn wait_for(&self, store: &Store, author: &Author, tip: FrontierTip, members: usize) {
-        let running = self.running();
-        let mut news = running.mesh.get().map(|mesh| mesh.acks.news());
         while self.who_has(store, author, tip).len() < members {
-            match &mut news {
-                // Never closed: the mesh, which `running` holds, owns the sender.
-                Some(news) => drop(news.changed().await),
-                None => tokio::time::sleep(NO_PEERS_WAIT).await,
+            // A run that ends gives its port to the next one, so it is not held.
+            let news = self.running().mesh.get().map(|mesh| mesh.acks.news());
+            let Some(mut news) = news else {
+                tokio::time::sleep(NO_PEERS_WAIT).await;
+                continue;
+            };
+            // It may have come before `news` began.
+            while self.who_has(store, author, tip).len() < members {
+                if news.changed().await.is_err() {
+                    break;
+                }
             }
         }
     }
@@ -327,12 +332,17 @@ impl Net {
 
     /// Stops this run and makes a new one ready: the node is between two meshes.
     pub(super) async fn rest(&self) {
-        self.end(PORT_WAIT).await;
-        *self
-            .0
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        loop {
+            let ended = self.running();
+            self.end(PORT_WAIT).await;
+            let running = self.0.running.lock();
+            let mut running = running.unwrap_or_else(PoisonError::into_inner);
+            // Another run may have begun meanwhile, after a fault of the endpoint.
+            if Arc::ptr_eq(&running, &ended) {
+                *running = Arc::default();
+                return;
+            }
+        }
     }
 
     pub(super) fn running(&self) -> Arc<Running> {
@@ -345,6 +355,7 @@ impl Net {
         let (net, stop) = (self.clone(), running.stop.clone());
         let follow = async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = net.follow_members() => {}
             }
@@ -379,7 +390,7 @@ impl Net {
     }
 
     // Pauses own writes until the peers within reach have been compared with this node's own logs.
-    fn check_own_tip(&self) {
+    pub(super) fn check_own_tip(&self) {
         let node = &self.0.node;
         if node.members().others(node.id()).next().is_none() {
             return;

@@ -1,7 +1,10 @@
 //! Revival: an endpoint that ends by itself is bound again. A panic in the QUIC stack ends it; the stores do
 //! not notice.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use iroh::endpoint::EndpointClosed;
 
@@ -17,6 +20,11 @@ impl Net {
         let node = self.0.node.id();
         tracing::error!(%node, "the endpoint has ended by itself: it is bound again");
         self.end(PORT_WAIT).await;
+        // One that ends at once each time keeps no core busy.
+        tokio::select! {
+            () = self.0.stopped.cancelled() => return,
+            () = tokio::time::sleep(REVIVE_AFTER) => {}
+        }
         let revived = {
             let running = self.0.running.lock();
             let mut running = running.unwrap_or_else(PoisonError::into_inner);
@@ -27,6 +35,8 @@ impl Net {
             *running = Arc::default();
             Arc::clone(&running)
         };
+        // Own writes wait again: the run may have ended before logs were compared.
+        self.check_own_tip();
         // The last one that has the old endpoint has its port.
         drop(ended);
         self.supervise(revived);
@@ -40,3 +50,6 @@ impl Net {
         }
     }
 }
+
+// Time between the end of an endpoint and the next one.
+const REVIVE_AFTER: Duration = Duration::from_millis(500);

@@ -204,6 +204,16 @@ pub fn among(heads: &[Heads]) -> impl Fn(&Parent) -> bool {
     move |parent| heads.binary_search(parent).is_ok()
 }
 
+/// Returns a hash that names these entries, whatever their order.
+pub fn hash_of(ids: impl IntoIterator<Item = EntryId>) -> [u8; 32] {
+    let ids: BTreeSet<EntryId> = ids.into_iter().collect();
+    let mut hasher = blake3::Hasher::new();
+    for id in ids {
+        hasher.update(&id.0);
+    }
+    *hasher.finalize().as_bytes()
+}
+
 /// All heads of one key; the last one is the winner. They are sorted by order, after those that were
 /// taken back. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -263,6 +273,11 @@ impl Heads {
             .collect();
         heads.push(new);
         Self::new(heads)
+    }
+
+    /// Returns a hash that names the entries of the heads, as [`hash_of`] does.
+    pub fn hash(&self) -> [u8; 32] {
+        hash_of(self.as_slice().iter().map(|head| head.id))
     }
 
     /// Returns the heads without the entry `id`, which another one has superseded before it came.

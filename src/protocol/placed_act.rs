@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, StoreId},
+    limits::SEQ_MAX,
     protocol::{
         anchors_act::AnchorsAct,
         entry::{Entry, Op},
@@ -31,6 +32,22 @@ pub struct PlacedAct {
 }
 
 impl PlacedAct {
+    /// Returns the act as it will be, once `by` has published it: its entry cites `cites`. The entry has no id
+    /// yet.
+    pub fn to_be(by: Author, store: StoreId, cites: Vec<EntryId>, act: AnchorsAct) -> Self {
+        let at = FrontierTip {
+            seq: SEQ_MAX,
+            id: EntryId([0; 32]),
+        };
+        Self {
+            by,
+            at,
+            store,
+            cites,
+            act,
+        }
+    }
+
     /// Returns the anchors acts of a root-store entry. Each has another store.
     ///
     /// An act whose `through` is after the entry's own stamp is none.

@@ -35,16 +35,22 @@ impl View {
     /// again, and as long as acts take heads from it.
     pub fn has_mark(&self, mark: &StateMark) -> bool {
         self.is_in_file_of(mark)
-            && self.is_swept
-            && mark.is_swept
-            && (Arc::ptr_eq(&self.collections, &mark.collections)
-                || self.collections == mark.collections)
+            && self.has_collections_of(mark)
             && (Arc::ptr_eq(&self.frontier, &mark.frontier) || self.frontier == mark.frontier)
             && match (&self.counting, &mark.counting) {
                 (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
                 (None, None) => true,
                 _other => false,
             }
+    }
+
+    /// Returns whether acts took the same heads from this view as from the one that has the mark, and from all
+    /// rows of both.
+    pub fn has_collections_of(&self, mark: &StateMark) -> bool {
+        self.is_swept
+            && mark.is_swept
+            && (Arc::ptr_eq(&self.collections, &mark.collections)
+                || self.collections == mark.collections)
     }
 
     /// Returns whether this view follows, in the same file, the one that has the mark.

@@ -19,6 +19,7 @@ mod replication;
 mod shared;
 mod state_root;
 mod store;
+mod taken;
 mod watch;
 mod write;
 mod write_pause;

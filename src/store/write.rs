@@ -41,6 +41,8 @@ pub enum Condition {
     Absent,
     /// The key's winner is this entry.
     Head(EntryId),
+    /// The heads of the key, deletes too, are those with this hash ([`Heads::hash`]).
+    Heads([u8; 32]),
 }
 
 /// Where a write is in the log.

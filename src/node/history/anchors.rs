@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    id::StoreId,
+    id::{EntryId, StoreId},
     node::{
         HistoryError, HistoryPolicy, Node,
         history::{branches::several, facts::Facts, points::covers},
@@ -16,6 +16,7 @@ use crate::{
         entry::Op,
         finality::{Collections, Stability, Taking, is_act_due, is_collection_due},
         frontier::Frontier,
+        heads::hash_of,
         membership::role::Role,
         placed_act::{PlacedAct, anchors_key},
     },
@@ -54,8 +55,8 @@ impl Node {
             return Err(HistoryError::NotAdmin { role });
         }
         // First: the base has the effect of the acts that the entry of the new one cites, and of no others.
-        let newest = self.root().get(&anchors_key(&store.id())).await?;
-        let condition = newest.map_or(Condition::Absent, |act| Condition::Head(act.entry.id));
+        let cited = self.root().heads(&anchors_key(&store.id())).await?;
+        let cites: Vec<EntryId> = cited.iter().map(|head| head.entry.id).collect();
         let facts = self.facts(store, policy, now).await?;
         let (node, of, acts) = (self.clone(), store.clone(), facts.acts.clone());
         let looking = tokio::task::spawn_blocking(move || node.next_act(&of, &facts, now));
@@ -70,7 +71,9 @@ impl Node {
             AnchorsAct::new(next.number, base, through_ms, anchors, ordered)
         };
         let acts = || acts.iter().map(Arc::as_ref);
-        let collections = Collections::of_next(&act(None)?, acts());
+        let condition = Condition::Heads(hash_of(cites.iter().copied()));
+        let to_be = PlacedAct::to_be(self.id(), store.id(), cites, act(None)?);
+        let collections = Collections::of_base(&to_be, acts());
         let taking = Taking::new(collections, store.collected(), acts());
         // No base can be made where an author has several final branches. An act without a base makes
         // entries final, and lets nobody remove them.
@@ -151,7 +154,9 @@ impl Node {
         };
         let turn_ms = self.place_among_admins(facts).saturating_mul(TURN_MS);
         let collection = self.collection(store, facts, &anchors)?;
-        let takes_more = collection.as_ref().is_some_and(|it| facts.takes_more(it));
+        // The same again, with later anchors, takes less.
+        let collection = collection.filter(|it| facts.takes_more(it));
+        let takes_more = collection.is_some();
         let is_due = is_act_due(bytes, since_ms) || (takes_more && is_collection_due(since_ms));
         let is_something = anchors != last || takes_more;
         if !is_something || !(now || (is_due && since_ms >= turn_ms)) {
@@ -183,17 +188,23 @@ impl Facts {
         })
     }
 
-    // Whether `ordered` may take tombstones that no act has taken: it is about more entries than the last
-    // collection.
+    // Whether `ordered` may take tombstones that no act has taken: no other collection is about as many
+    // entries.
     fn takes_more(&self, ordered: &ActCollection) -> bool {
         let anchors = |before| {
             let mut acts = self.acts.iter();
             let act = acts.find(|placed| placed.at.id == before)?;
             Some(act.act.anchors())
         };
-        let mut acts = self.acts.iter();
-        let last = acts.find_map(|placed| placed.act.collection());
-        last.and_then(|last| anchors(last.before)) != anchors(ordered.before)
+        let Some(ordered) = anchors(ordered.before) else {
+            return false;
+        };
+        let taken = self
+            .acts
+            .iter()
+            .filter_map(|placed| placed.act.collection());
+        let mut taken = taken.filter_map(|taken| anchors(taken.before));
+        !taken.any(|taken| covers(taken, ordered))
     }
 }
 

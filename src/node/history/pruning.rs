@@ -146,7 +146,13 @@ impl Facts {
     fn base_with(&self, store: &Store, act: &PlacedAct) -> Option<FoldedBase> {
         let folded = store.folded()?;
         let acts = || self.acts.iter().map(Arc::as_ref);
-        let is_named = self.named(&folded) == Some(folded.base);
+        let is_of = |act: &PlacedAct| {
+            let is_named = act.act.base() == Some(folded.base);
+            is_named
+                && *act.act.anchors() == folded.anchors
+                && Collections::of_base(act, acts()).hash() == folded.collected
+        };
+        let is_named = acts().any(is_of);
         let is_sound = || {
             let collections = Collections::of_base(act, acts());
             let here = BTreeSet::from([folded.collected]);

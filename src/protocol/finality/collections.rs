@@ -84,7 +84,8 @@ impl Collections {
 
     /// Returns the collections that have an effect on the base of `act`: its own, and those of the acts that
     /// its admin knew, as far as their anchors are not above its own. So the base is the same on every node,
-    /// from whichever base before it is made. `acts`: those that count about the store.
+    /// from whichever base before it is made. The act may be one that is to be published. `acts`: those that
+    /// count about the store.
     pub fn of_base<'a>(act: &PlacedAct, acts: impl IntoIterator<Item = &'a PlacedAct>) -> Self {
         let acts = by_entry(acts);
         let (mut known, mut next) = (BTreeSet::new(), vec![act]);
@@ -95,37 +96,21 @@ impl Collections {
             next.extend(own.chain(cited).filter(|before| known.insert(before.at.id)));
         }
         known.remove(&act.at.id);
-        let before = known.iter().filter_map(|id| acts.get(id).copied());
-        Self::of_both(act.at.id, &act.act, before, &acts)
-    }
-
-    /// Like [`of_base`](Self::of_base), for an act that is not published yet: its admin knows all of `acts`.
-    pub fn of_next<'a>(act: &AnchorsAct, acts: impl IntoIterator<Item = &'a PlacedAct>) -> Self {
-        let acts = by_entry(acts);
-        let own = EntryId([0; 32]);
-        Self::of_both(own, act, acts.values().copied(), &acts)
-    }
-
-    fn of_both<'a>(
-        own: EntryId,
-        act: &AnchorsAct,
-        before: impl IntoIterator<Item = &'a PlacedAct>,
-        acts: &Acts<'_>,
-    ) -> Self {
         let mut both = Self::default();
-        let mut add = |id, act: &AnchorsAct| {
-            if let Some(collection) = ordered(act, acts) {
-                both.add(id, collection);
-            }
-        };
-        add(own, act);
-        for placed in before {
-            let mut anchors = placed.act.anchors().iter();
-            if anchors.all(|(author, tip)| tip.seq <= act.anchors().seq(&author)) {
-                add(placed.at.id, &placed.act);
+        both.add_ordered(act, &acts);
+        for before in known.iter().filter_map(|id| acts.get(id)) {
+            let mut anchors = before.act.anchors().iter();
+            if anchors.all(|(author, tip)| tip.seq <= act.act.anchors().seq(&author)) {
+                both.add_ordered(before, &acts);
             }
         }
         both
+    }
+
+    fn add_ordered(&mut self, act: &PlacedAct, acts: &Acts<'_>) {
+        if let Some(collection) = ordered(&act.act, acts) {
+            self.add(act.at.id, collection);
+        }
     }
 
     fn add(&mut self, act: EntryId, collection: Collection) {
@@ -472,8 +457,11 @@ mod tests {
         assert_eq!(left(&of_base(3), &row), [12]);
         let alone = Collection::new(&acts[0].act, &acts[3].act).unwrap();
         assert_eq!(left(&joined(&[&alone]), &row), [3, 12]);
-        let next = Collections::of_next(&acts[3].act, &acts[..3]);
-        assert_eq!(left(&next, &row), [12]);
+        // Before it is published, it has the same effect.
+        let (by, store) = (acts[3].by, acts[3].store);
+        let next = PlacedAct::to_be(by, store, acts[3].cites.clone(), acts[3].act.clone());
+        let next = Collections::of_base(&next, &acts[..3]);
+        assert_eq!(next.hash(), of_base(3).hash());
         assert!(of_base(4).have(&of_base(3)) && !of_base(3).have(&of_base(4)));
     }
 }

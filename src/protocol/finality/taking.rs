@@ -102,7 +102,7 @@ mod tests {
             placed(4, ADMIN_1, 3, &[2], 8),
         ];
         let of_base = |index: usize| Collections::of_base(&acts[index], &acts);
-        let unpublished = Collections::of_next(&placed(5, ADMIN_2, 2, &[], 9).act, &acts);
+        let unpublished = Collections::of_base(&placed(5, ADMIN_2, 2, &[4], 9), &acts);
         let hashes = || (0..4).map(|index| of_base(index).hash());
         let here = || hashes().chain([unpublished.hash()]).collect();
         let made_of = |collections: Collections| {

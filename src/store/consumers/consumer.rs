@@ -19,7 +19,7 @@ use crate::{
             Claim, ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerStatus,
             Delivery, delivery, feeder, host::Host, live::Live, options::difference, saver::Saver,
         },
-        read::taken::taken,
+        taken::taken,
         watch::{log_source::LogSource, position::Position},
     },
 };

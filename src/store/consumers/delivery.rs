@@ -17,7 +17,7 @@ use crate::{
             ConsumerError,
             live::{Live, Take},
         },
-        read::taken::taken_at,
+        taken::taken_at,
         watch::lookup::replayed,
     },
 };

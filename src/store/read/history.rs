@@ -17,7 +17,7 @@ use crate::{
     store::{
         ReadError, Shared, Store,
         item::{op_of, value_of},
-        read::taken::taken,
+        taken::taken,
     },
 };
 

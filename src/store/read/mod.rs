@@ -10,5 +10,4 @@ pub(super) mod past;
 pub(super) mod prove;
 pub(super) mod root;
 pub(super) mod scan;
-pub(super) mod taken;
 pub(super) mod verify;

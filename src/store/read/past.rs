@@ -30,7 +30,7 @@ use crate::{
         membership::Standing,
     },
     state::{Base, View},
-    store::{Item, List, ReadError, Shared, Store, item::value_of, read::taken::check_reach},
+    store::{Item, List, ReadError, Shared, Store, item::value_of, taken::check_reach},
 };
 
 /// Why the past could not be read.
@@ -340,7 +340,8 @@ impl Shared {
                         found.insert(at, (head.clone(), op));
                     }
                     // Another entry in the base has superseded it, or it has not written the key.
-                    None if is_in_base => {}
+                    // The base may be newer than the view that the caller has looked at.
+                    None if is_in_base => check_reach(&view, ms)?,
                     None => {
                         let all = self.log.pruned().unwrap_or(pruned);
                         return Err(ReadError::Pruned(all).into());

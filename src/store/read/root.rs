@@ -80,7 +80,8 @@ impl Store {
         };
         // The writer corrects a state in the turn in which it shows it. So it is done when it answers.
         self.missing().await.map_err(|_stopped| ReadError::Closed)?;
-        if !self.shared.state.view().is_in_file_of(&settled.mark) {
+        let view = self.shared.state.view();
+        if !view.is_in_file_of(&settled.mark) || !view.has_collections_of(&settled.mark) {
             return Ok(None);
         }
         let root = settled.root.clone();

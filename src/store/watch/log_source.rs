@@ -19,7 +19,7 @@ use crate::{
     state::{Expiring, View},
     store::{
         ReadError, Shared, Start, WatchError, WatchOptions,
-        read::taken::check_seen,
+        taken::{check_reach, check_seen},
         watch::{
             clamp::Clamped,
             lookup::{Lookup, Lookups},
@@ -248,7 +248,12 @@ impl LogSource {
             walks.push((walk, span.through));
         }
         let since_ms = authored_ms.max(arrived_ms);
-        check_seen(&view, &frontier, since_ms)?;
+        if authored_ms > 0 {
+            // The walks begin earlier than the time asked for.
+            check_reach(&view, authored_ms)?;
+        } else {
+            check_seen(&view, &frontier, since_ms)?;
+        }
         Ok(Self {
             // The first piece has no changes, so that the watch has a position at once.
             stage: Stage::Rest {

@@ -134,7 +134,11 @@ impl Actor {
             }
             Command::Damaged(found) => writer.mending.note(found),
             Command::Moment(reply) => drop(reply.send(writer.moment())),
-            Command::Missing(reply) => drop(reply.send(writer.missing())),
+            Command::Missing(reply) => {
+                // A root of before is that of other members.
+                writer.find_collections();
+                drop(reply.send(writer.missing()));
+            }
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
             Command::TakeBase(base, reply) => drop(reply.send(writer.fold_into(*base))),

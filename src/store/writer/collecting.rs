@@ -68,7 +68,7 @@ impl Writer {
         }
         // Heads that were taken by an act that does not count any more are in the logs, or gone.
         let takes_less = !found.have(&before);
-        // Whoever follows has seen these expiries; see `check_seen`.
+        // Watches that are up to date have seen these expiries; see `check_seen`.
         self.state.expire_through(found.expired_ms());
         self.state.set_collections(found);
         self.state.show();

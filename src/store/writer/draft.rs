@@ -236,6 +236,7 @@ impl Writer {
         let holds = match condition {
             Condition::Absent => !winner.is_some_and(|head| head.is_live(now_ms)),
             Condition::Head(id) => winner.is_some_and(|head| head.id == id),
+            Condition::Heads(hash) => heads.hash() == hash,
         };
         if holds {
             return Ok(());

@@ -54,6 +54,8 @@ impl Writer {
         let before_ms = self.state.staged().expired_through_ms;
         if passed_ms.saturating_sub(before_ms) > DRIFT_MS_MAX {
             self.state.expire_through(passed_ms);
+            self.state.show();
+            self.publish(&[]);
         }
     }
 

@@ -132,6 +132,8 @@ pub(in crate::store) fn open(
     };
     writer.recount();
     writer.find_next_expiry();
+    // Readers are refused from the first on what acts took in earlier runs.
+    writer.find_collections();
     Ok((shared, writer))
 }
 

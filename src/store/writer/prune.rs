@@ -65,13 +65,16 @@ impl Writer {
         self.health.check_writable()?;
         let (disk, dir) = (self.config.disk.as_ref(), base_dir(&self.config.dir));
         let Bases { newest, beginning } = self.base.all();
-        let beginning = match newest.filter(|newest| self.is_beginning(newest)) {
+        // It may be that of a beginning to come.
+        let beginning = beginning.filter(|beginning| self.has_removed(beginning));
+        // Without another one, later bases can be made of it if `base` turns out to be no good.
+        let is_last = beginning.is_none() && !self.logs.reader().begins().is_empty();
+        let beginning = match newest.filter(|newest| is_last || self.is_beginning(newest)) {
             Some(newest) => {
                 newest.keep(disk, &dir)?;
                 Some(newest)
             }
-            // It may be that of a beginning to come.
-            None => beginning.filter(|beginning| self.has_removed(beginning)),
+            None => beginning,
         };
         self.base.show(base.commit(disk, &dir, beginning)?);
         Ok(())

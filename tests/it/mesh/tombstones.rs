@@ -316,7 +316,9 @@ async fn base_of_an_act_that_was_never_published_is_not_gone_on_with() {
         before: placed.at.id,
         own: BTreeMap::new(),
     };
-    let collections = Collections::of_next(&through(2, Some(ordered)), [&placed]);
+    let next = through(2, Some(ordered));
+    let next = PlacedAct::to_be(a.node.id(), of_a.id(), vec![placed.at.id], next);
+    let collections = Collections::of_base(&next, [&placed]);
     let taking = Taking::new(collections.clone(), BTreeSet::new(), []);
     let orphan = of_a.fold(act.anchors.clone(), taking).await.unwrap();
     assert_eq!(orphan.base.keys, 1);

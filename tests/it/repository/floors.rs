@@ -96,7 +96,14 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
         (2, &["shared", "write"]),
         (
             1,
-            &["config", "error", "offered_base", "outbox", "state_root"],
+            &[
+                "config",
+                "error",
+                "offered_base",
+                "outbox",
+                "state_root",
+                "taken",
+            ],
         ),
     ],
 }];

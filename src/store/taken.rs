@@ -1,5 +1,5 @@
-//! What acts took from the state, as readers of the past meet it: the past ends there, also where the logs
-//! have more.
+//! Heads that acts took from the state, as readers of the past meet them: the past ends there, also where the
+//! logs have more.
 
 use crate::{
     id::{Author, Seq},
@@ -10,18 +10,18 @@ use crate::{
 };
 
 /// Returns what acts took from `view`; `None` if they took nothing.
-pub(in crate::store) fn taken(view: &View) -> Option<Pruned> {
+pub(super) fn taken(view: &View) -> Option<Pruned> {
     view.collections().ended().map(pruned)
 }
 
 /// Returns what acts took from `view`, if the entry of `author` at `seq` may be part of it.
-pub(in crate::store) fn taken_at(view: &View, author: &Author, seq: Seq) -> Option<Pruned> {
+pub(super) fn taken_at(view: &View, author: &Author, seq: Seq) -> Option<Pruned> {
     let collections = view.collections();
     let is_taken = seq <= collections.through(author);
     collections.ended().filter(|_| is_taken).map(pruned)
 }
 
-/// Checks that the state at `ms`, in ms since 1970, can be told from `view` and the logs.
+/// Checks that `view` and the logs have the state at `ms`, in ms since 1970.
 ///
 /// # Errors
 /// `Pruned`.
@@ -37,12 +37,17 @@ pub(super) fn check_reach(view: &View, ms: u64) -> Result<(), ReadError> {
 ///
 /// # Errors
 /// `Pruned`.
-pub(in crate::store) fn check_seen(
+pub(super) fn check_seen(
     view: &View,
     frontier: &Frontier,
     expired_through_ms: u64,
 ) -> Result<(), ReadError> {
-    let is_seen = view.collections().is_seen(frontier, expired_through_ms);
+    // Where the clock was set back, nobody has seen more than the view.
+    let time_ms = match expired_through_ms >= view.expired_through_ms {
+        true => u64::MAX,
+        false => expired_through_ms,
+    };
+    let is_seen = view.collections().is_seen(frontier, time_ms);
     match taken(view).filter(|_| !is_seen) {
         Some(taken) => Err(ReadError::Pruned(taken)),
         None => Ok(()),
