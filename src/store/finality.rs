@@ -255,7 +255,7 @@ async fn fold_and_take(
     taking: Taking,
 ) -> Result<FoldedBase, PruneError> {
     let store = shared.id;
-    let from = beginning_of(&shared, &anchors, &taking)?;
+    let from = beginning_of(&shared, &taking)?;
     let folding = tokio::task::spawn_blocking(move || fold(&shared, from, &anchors, taking));
     let base = Box::new(folding.await.map_err(|_panic| PruneError::Closed)??);
     let folded = FoldedBase::of(store, &base);
@@ -265,22 +265,13 @@ async fn fold_and_take(
     Ok(folded)
 }
 
-// The base from which one is made; `None` if it is made of the logs alone. One with entries after the anchors,
-// or with the effect of an act that does not count any more, or that was never published, is left out.
-fn beginning_of(
-    shared: &Shared,
-    anchors: &Frontier,
-    taking: &Taking,
-) -> Result<Option<Arc<Base>>, PruneError> {
+// The base from which one is made; `None` if it is made of the logs alone. One with the effect of an act that
+// does not count any more, or that was never published, is left out.
+fn beginning_of(shared: &Shared, taking: &Taking) -> Result<Option<Arc<Base>>, PruneError> {
     let bases = shared.base.all();
     let has_any = bases.newest.is_some();
     let mut bases = bases.newest.into_iter().chain(bases.beginning);
-    let found = bases.find(|base| {
-        let manifest = base.manifest();
-        let mut places = manifest.anchors.iter();
-        places.all(|(author, anchor)| anchor.seq <= anchors.seq(author))
-            && taking.may_begin_with(manifest.collected)
-    });
+    let found = bases.find(|base| taking.may_begin_with(base.manifest().collected));
     if found.is_none() && has_any && shared.log.pruned().is_some() {
         let what = "the base here has the effect of an act that does not count any more".to_owned();
         return Err(PruneError::Lacks { what });

@@ -79,7 +79,11 @@ impl Node {
         // entries final, and lets nobody remove them.
         let base = match several(&next.anchors) {
             Some(_author) => None,
-            None => Some(store.fold(next.anchors.clone(), taking).await?.base),
+            None => {
+                let folded = store.fold(next.anchors.clone(), taking).await?;
+                // An earlier base that no act names may have had later entries.
+                (folded.anchors == next.anchors).then_some(folded.base)
+            }
         };
         match self.publish(store, &act(base)?, Some(condition)).await {
             Err(HistoryError::Write(WriteError::PreconditionFailed { .. })) => return Ok(None),

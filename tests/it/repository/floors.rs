@@ -92,18 +92,11 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
         (6, &["store"]),
         (5, &["consumers"]),
         (4, &["writer", "watch"]),
-        (3, &["item", "write_pause"]),
+        (3, &["item", "taken", "write_pause"]),
         (2, &["shared", "write"]),
         (
             1,
-            &[
-                "config",
-                "error",
-                "offered_base",
-                "outbox",
-                "state_root",
-                "taken",
-            ],
+            &["config", "error", "offered_base", "outbox", "state_root"],
         ),
     ],
 }];
