@@ -80,7 +80,7 @@ impl<R: Rows> FreshTree<'_, R> {
         let mut answer = Answer::default();
         let mut bytes = 0_usize;
         let mut before: Option<&Bytes> = None;
-        let nodes_max = FEW_NODES_MAX / ask.keys.len().max(1);
+        let nodes_max = FEW_NODES_MAX.checked_div(ask.keys.len()).unwrap_or(0);
         for key in ask.keys.iter().take(ASK_NODES_MAX) {
             if before.is_some_and(|before| before >= key) {
                 break;
