@@ -39,7 +39,7 @@ use crate::cli::{
     },
     exit::{Exit, Failure},
     global::Global,
-    output::print,
+    output::{ink::Colour, print},
 };
 
 /// A pub/sub node with watch streams on a signed key-value log, without a server
@@ -114,7 +114,7 @@ pub(crate) fn print_answer(error: &clap::Error) -> ExitCode {
     let is_error = error.use_stderr();
     let json = std::env::args_os().any(|argument| argument == "--json");
     if is_error && json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return print::report(&usage(error), true);
+        return print::report(&usage(error), true, Colour::Never);
     }
     match error.print() {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed.into(),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::output::ink::Colour;
+
 /// Flags that every command has.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
@@ -37,14 +39,26 @@ pub(crate) struct Global {
         display_order = 102
     )]
     pub(crate) json: bool,
-    /// Log more to stderr; repeat it for still more (-vv, -vvv)
+    /// Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or never
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        help_heading = "Global options",
+        hide_possible_values = true,
+        display_order = 103
+    )]
+    pub(crate) color: Colour,
+    /// Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv still more
     #[arg(
         short,
         long,
         global = true,
         action = clap::ArgAction::Count,
         help_heading = "Global options",
-        display_order = 103
+        display_order = 104
     )]
     pub(crate) verbose: u8,
 }

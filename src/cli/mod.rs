@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! arguments (args) -> a client of the node (session) -> calls of the API (command)
-//!                  -> lines for people, or JSON for programs (output) -> an exit code (exit)
+//!                  -> text for people (screens), or JSON for programs (output) -> an exit code (exit)
 //! ```
 //!
 //! Every command uses the client of the API, even when the store is opened in this process. So
@@ -19,6 +19,7 @@ mod output;
 mod place;
 mod reconnect;
 mod run;
+mod screens;
 mod sd_notify;
 mod session;
 mod shell;

@@ -28,16 +28,16 @@ pub(crate) fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             let failure = Failure::failed("runtime", error.to_string());
-            return print::report(&failure, cli.global.json);
+            return print::report(&failure, cli.global.json, cli.global.color);
         }
     };
-    let json = cli.global.json;
+    let (json, colour) = (cli.global.json, cli.global.color);
     let result = runtime.block_on(execute(cli));
     // Dropping the runtime would wait for a thread that reads stdin.
     runtime.shutdown_background();
     match result {
         Ok(()) => Exit::Done.into(),
-        Err(failure) => print::report(&failure, json),
+        Err(failure) => print::report(&failure, json, colour),
     }
 }
 

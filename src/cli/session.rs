@@ -62,7 +62,7 @@ impl Context {
     /// Makes the context for these flags. Opens nothing.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let place = Place::find(global.data_dir.as_deref())?;
-        let out = Output::new(global.json);
+        let out = Output::new(global.json, global.color, global.verbose > 0);
         let store_named = global.store.clone();
         let store = String::new();
         let mut context = Self {

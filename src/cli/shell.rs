@@ -16,7 +16,7 @@ use crate::cli::{
         prompt::{Prompt, Terminal},
         shell_words,
     },
-    output::print,
+    output::{ink::Colour, print},
     session::{Context, Lifetime},
     signals::interrupted,
 };
@@ -26,7 +26,7 @@ use crate::cli::{
 /// A script (stdin is not a terminal) ends with the exit code of its last line, as in sh.
 pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let client = context.client(Lifetime::Long).await?;
-    let json = context.out.json;
+    let (json, colour) = (context.out.json, context.out.colour);
     let is_script = !io::stdin().is_terminal();
     if !is_script {
         print::stderr_line("type `help` for the commands, `quit` or Ctrl-D to leave");
@@ -53,6 +53,10 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
             Ok(Line::Quit) => break,
             Ok(Line::Run(cli)) => {
                 context.out.json = json || cli.global.json;
+                context.out.colour = match cli.global.color {
+                    Colour::Auto => colour,
+                    named => named,
+                };
                 let named = cli.global.store.or_else(|| context.store_named.clone());
                 context.choose_store(named.as_deref())?;
                 tokio::select! {
@@ -66,7 +70,7 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
         context.out.flush()?;
         last = result.map_or_else(
             |failure| {
-                print::report(&failure, context.out.json);
+                print::report(&failure, context.out.json, context.out.colour);
                 failure.exit
             },
             |()| Exit::Done,

@@ -12,6 +12,7 @@ use crate::cli::{
     command::{put, put_stream},
     exit::Failure,
     input::lines::{BadLine, Dialect, Format, Lines},
+    screens::when::count,
     session::{Context, Lifetime},
 };
 
@@ -52,7 +53,8 @@ impl Batch {
             context.out.notice("nothing_to_delete", text);
             return Ok(());
         }
-        put::print_written(context, &written)?;
+        let changes = count(written.op_count.into(), "change");
+        put::print_written(context, &written, "ok", &changes)?;
         let left_out = lines.saturating_sub(written.op_count.into());
         if left_out > 0 {
             context

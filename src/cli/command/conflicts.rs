@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use bytes::Bytes;
 use clap::Args;
 use lattice::wire::api;
 
@@ -10,6 +11,7 @@ use crate::cli::{
     exit::Failure,
     input::key::KeyFlags,
     output::{object, print::escape},
+    screens::{heads, names::Names},
     session::{Context, Lifetime},
 };
 
@@ -44,19 +46,25 @@ impl Conflicts {
             ..api::ListRequest::default()
         };
         let mut pages = client.list(request).await?.into_inner();
-        let mut found = false;
+        let names = Names::fetch(&mut client).await?;
+        let (mut found, mut is_empty) = (Vec::new(), true);
         while let Some(page) = pages.message().await? {
             for item in page.items.into_iter().filter(|item| item.heads > 1) {
-                found = true;
                 let request = api::HeadsRequest {
                     store: store.clone(),
                     key: item.key.clone(),
                 };
                 let heads = get::heads(&mut client, request).await?;
-                print_heads(context, &item.key, &heads)?;
+                found.push((item.key, heads));
+                if found.len() == KEYS_AT_A_TIME {
+                    print(context, &found, &names)?;
+                    is_empty = false;
+                    found.clear();
+                }
             }
         }
-        if !found {
+        print(context, &found, &names)?;
+        if is_empty && found.is_empty() {
             context
                 .out
                 .notice("no_conflicts", "no key has more than one head");
@@ -65,13 +73,29 @@ impl Conflicts {
     }
 }
 
-fn print_heads(context: &mut Context, key: &[u8], heads: &[api::Head]) -> Result<(), Failure> {
+fn print(
+    context: &mut Context,
+    found: &[(Bytes, Vec<api::Head>)],
+    names: &Names,
+) -> Result<(), Failure> {
     let out = &mut context.out;
-    if out.json {
-        return heads
-            .iter()
-            .try_for_each(|head| out.object(&object::Head::new(key, head)));
+    if out.for_people() {
+        let lines = heads::draw_all(found, names, &out.screen());
+        return lines.iter().try_for_each(|line| out.line(line));
     }
-    out.line(&escape(key))?;
-    heads.iter().try_for_each(|head| print_head(out, head))
+    for (key, heads) in found {
+        if !out.json {
+            out.line(&escape(key))?;
+        }
+        for head in heads {
+            match out.json {
+                true => out.object(&object::Head::new(key, head))?,
+                false => print_head(out, head)?,
+            }
+        }
+    }
+    Ok(())
 }
+
+/// Keys whose heads are kept and aligned together.
+const KEYS_AT_A_TIME: usize = 1000;

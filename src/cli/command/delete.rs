@@ -70,7 +70,7 @@ impl Delete {
             context.out.notice("nothing_to_delete", &text);
             return Ok(());
         }
-        put::print_written(context, &written)
+        put::print_written(context, &written, "deleted", &escape(&key))
     }
 }
 

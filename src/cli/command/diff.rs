@@ -14,8 +14,9 @@ use crate::cli::{
     },
     output::{
         object::{self, Key},
-        print::{escape, shorten},
+        print::escape,
     },
+    screens::differences,
     session::{Context, Lifetime},
 };
 
@@ -61,20 +62,25 @@ impl Diff {
         };
         let mut pages = client.diff(request).await?.into_inner();
         let out = &mut context.out;
-        let columns = out.columns().unwrap_or(usize::MAX);
+        let screen = out.screen();
+        let mut is_first = true;
         while let Some(page) = pages.message().await? {
+            if out.for_people() {
+                for part in page.differences.chunks(ROWS_MAX) {
+                    let lines = differences::draw(part, self.keys_only, is_first, &screen);
+                    lines.iter().try_for_each(|line| out.line(line))?;
+                    is_first = false;
+                }
+                out.flush()?;
+                continue;
+            }
             for difference in &page.differences {
                 if out.json {
                     out.object(&Different::new(difference, self.keys_only))?;
                     continue;
                 }
                 for line in lines(difference, self.keys_only) {
-                    // A tab takes up to eight columns.
-                    let line = match out.terminal {
-                        true => line.replace('\t', "  "),
-                        false => line,
-                    };
-                    out.line(&shorten(&line, columns))?;
+                    out.line(&line)?;
                 }
             }
             out.flush()?;
@@ -83,6 +89,7 @@ impl Diff {
     }
 }
 
+// Returns a difference as lines of a pipe.
 fn lines(difference: &api::Difference, keys_only: bool) -> Vec<String> {
     let key = escape(&difference.key);
     let line = |mark: &str, item: &api::Item| {
@@ -138,3 +145,6 @@ impl Different {
         }
     }
 }
+
+/// Rows that are aligned together.
+const ROWS_MAX: usize = 1000;

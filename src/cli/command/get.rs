@@ -5,6 +5,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 use bytes::Bytes;
 use clap::Args;
 use lattice::{api::client::Client, clock::Clock, wire::api};
+use tonic::Streaming;
 
 use crate::cli::{
     command::prove::{ProveFlag, prove},
@@ -15,9 +16,11 @@ use crate::cli::{
     },
     output::{
         object::{self, short},
-        print::{Output, escape, escape_lines, shorten},
+        print::{Output, escape, escape_lines},
         tsv,
+        width::shorten,
     },
+    screens::{heads, items, names::Names, when::when},
     session::{Context, Lifetime},
 };
 
@@ -64,9 +67,14 @@ impl Get {
         };
         let Some(item) = client.get(request).await?.into_inner().item else {
             return Err(match self.at {
-                None => not_found(&key),
+                None => gone(context, &mut client, &key).await?,
                 Some(_then) => not_found_then(&key),
             });
+        };
+        let in_conflict = item.heads > 1 && self.at.is_none() && !context.out.json;
+        let values = match in_conflict {
+            true => values(context, &mut client, &key).await?,
+            false => String::new(),
         };
         let out = &mut context.out;
         if out.json {
@@ -78,13 +86,13 @@ impl Get {
             out.bytes(&item.value)?;
         }
         // On stderr, because stdout has the value and nothing else.
-        if item.heads > 1 && self.at.is_none() {
+        if in_conflict {
             out.flush()?;
             let heads = item.heads;
             out.notice(
                 "conflict",
                 &format!(
-                    "!conflict ({heads} heads), see `lattice heads {}`",
+                    "!conflict ({heads} heads): {values}; see `lattice heads {}`",
                     escape(&key)
                 ),
             );
@@ -93,10 +101,47 @@ impl Get {
     }
 }
 
+// Writes the values of all heads of a key on one line, with the names of their authors.
+async fn values(context: &Context, client: &mut Client, key: &Bytes) -> Result<String, Failure> {
+    let request = api::HeadsRequest {
+        store: context.store.clone(),
+        key: key.clone(),
+    };
+    let heads = heads(client, request).await?;
+    let names = Names::fetch(client).await?;
+    let values = heads::values(&heads, &names);
+    Ok(shorten(&values, VALUES_COLUMNS_MAX).into_owned())
+}
+
+// Returns the failure for a key without a value, with the reason if the key once had one.
+async fn gone(context: &Context, client: &mut Client, key: &Bytes) -> Result<Failure, Failure> {
+    let request = api::HeadsRequest {
+        store: context.store.clone(),
+        key: key.clone(),
+    };
+    let heads = heads(client, request).await?;
+    let Some(head) = heads.iter().find(|head| head.wins) else {
+        return Ok(not_found(key));
+    };
+    let entry = head.entry.clone().unwrap_or_default();
+    let (what, at_ms) = match head.expires_ms {
+        Some(ms) if head.expired => ("it expired", ms),
+        _deleted => ("it was deleted", entry.wall_ms),
+    };
+    let by = match head.expired {
+        true => String::new(),
+        false => format!(" by {}", Names::fetch(client).await?.of(&entry.author)),
+    };
+    let (key, at) = (escape(key), when(&context.out.screen(), at_ms));
+    let message = format!("{key} has no value: {what} {at}{by}");
+    let failure = Failure::new(Exit::NotFound, "not_found", message);
+    Ok(failure.hint(format!("`lattice history {key}` shows its values")))
+}
+
 /// List keys and their values
 ///
-/// The keys are sorted by their bytes and read from one snapshot. Keys with several heads are
-/// marked. Into a file or a pipe, each line is one that `put --stdin` reads back. With --prove, the proof
+/// The keys are sorted by their bytes and read from one snapshot. A key with several heads is marked
+/// with !conflict and all values. Into a file or a pipe, each line is one that `put --stdin` reads back. With --prove, the proof
 /// has every key under the prefix, deleted ones too, and only the hash of values above 1 KiB.
 #[derive(Debug, Args)]
 #[command(
@@ -168,8 +213,11 @@ impl List {
             delimiter: self.delimiter.unwrap_or_default().into_vec().into(),
         };
         let mut pages = client.list(request).await?.into_inner();
+        if context.out.for_people() {
+            return list_for_people(context, client, pages, self.keys_only, self.at.is_some())
+                .await;
+        }
         let out = &mut context.out;
-        let columns = out.columns();
         while let Some(page) = pages.message().await? {
             let mut prefixes = page.prefixes.iter().peekable();
             for item in &page.items {
@@ -178,8 +226,12 @@ impl List {
                 }
                 if out.json {
                     out.object(&object::Item::new(item, self.keys_only))?;
-                } else if out.terminal || self.keys_only {
-                    out.line(&line(item, self.keys_only, columns))?;
+                } else if self.keys_only {
+                    out.line(&format!(
+                        "{}{}",
+                        escape(&item.key),
+                        conflict_suffix(item.heads)
+                    ))?;
                 } else {
                     out.line(&tsv::item(item))?;
                 }
@@ -198,18 +250,46 @@ fn print_prefix(out: &mut Output, prefix: &[u8]) -> Result<(), Failure> {
     }
 }
 
-fn line(item: &api::Item, keys_only: bool, columns: Option<usize>) -> String {
-    let mut line = escape(&item.key).into_owned();
-    if !keys_only {
-        line.push('\t');
-        line.push_str(&escape(&item.value));
+// Prints the keys as tables, one for each page of the answer.
+async fn list_for_people(
+    context: &mut Context,
+    mut client: Client,
+    mut pages: Streaming<api::Items>,
+    keys_only: bool,
+    is_past: bool,
+) -> Result<(), Failure> {
+    let names = Names::fetch(&mut client).await?;
+    let screen = context.out.screen();
+    let mut is_first = true;
+    while let Some(page) = pages.message().await? {
+        let mut prefixes = page.prefixes.into_iter().peekable();
+        let mut rows = Vec::new();
+        for item in page.items {
+            while let Some(prefix) = prefixes.next_if(|prefix| *prefix < item.key) {
+                rows.push(items::Row::Prefix(prefix));
+            }
+            // The heads are those of now.
+            let heads = match item.heads > 1 && !is_past && !keys_only {
+                true => {
+                    let request = api::HeadsRequest {
+                        store: context.store.clone(),
+                        key: item.key.clone(),
+                    };
+                    heads(&mut client, request).await?
+                }
+                false => Vec::new(),
+            };
+            rows.push(items::Row::Item(item, heads));
+        }
+        rows.extend(prefixes.map(items::Row::Prefix));
+        for part in rows.chunks(ROWS_MAX) {
+            let lines = items::draw(part, &names, keys_only, is_first, &screen);
+            lines.iter().try_for_each(|line| context.out.line(line))?;
+            is_first = false;
+        }
+        context.out.flush()?;
     }
-    // Key and value are shortened, the conflict is not. A tab takes up to eight columns.
-    if let Some(columns) = columns {
-        let room = columns.saturating_sub(8 + conflict_suffix(item.heads).len());
-        line = shorten(&line, room).into_owned();
-    }
-    line + &conflict_suffix(item.heads)
+    Ok(())
 }
 
 /// Returns the end of a line about a key with several heads; empty for a single head.
@@ -251,6 +331,11 @@ impl Heads {
             return Err(not_found(&key));
         }
         let out = &mut context.out;
+        if out.for_people() {
+            let names = Names::fetch(&mut client).await?;
+            let lines = heads::draw(&heads, &names, &out.screen());
+            return lines.iter().try_for_each(|line| out.line(line));
+        }
         for head in &heads {
             if out.json {
                 out.object(&object::Head::new(&key, head))?;
@@ -275,7 +360,7 @@ pub(crate) async fn heads(
     Ok(heads)
 }
 
-/// Prints a head for people; a star marks the one that reads return.
+/// Prints a head on one line, for a pipe; a star marks the one that reads return.
 pub(crate) fn print_head(out: &mut Output, head: &api::Head) -> Result<(), Failure> {
     let entry = head.entry.clone().unwrap_or_default();
     let wins = if head.wins { '*' } else { ' ' };
@@ -320,3 +405,8 @@ pub(crate) fn not_found(key: &[u8]) -> Failure {
         format!("{} has no value", escape(key)),
     )
 }
+
+/// Columns of the values of a conflict that `get` shows.
+const VALUES_COLUMNS_MAX: usize = 200;
+/// Rows that are aligned together in a list.
+const ROWS_MAX: usize = 1000;

@@ -12,8 +12,9 @@ use crate::cli::{
     output::{
         graph::Graph,
         object::{self, by_hook, short},
-        print::{Output, shorten},
+        print::Output,
     },
+    screens::{names::Names, past},
     session::{Context, Lifetime},
 };
 
@@ -60,6 +61,12 @@ impl History {
             });
         }
         let out = &mut context.out;
+        if out.for_people() {
+            let names = Names::fetch(&mut client).await?;
+            let older = older_for_people(&history);
+            let lines = past::history(&history.entries, older.as_deref(), &names, &out.screen());
+            return lines.iter().try_for_each(|line| out.line(line));
+        }
         if !out.json {
             return draw(out, &history);
         }
@@ -75,8 +82,8 @@ impl History {
     }
 }
 
+// Draws the graph with plain lines, for a pipe.
 fn draw(out: &mut Output, history: &api::HistoryReply) -> Result<(), Failure> {
-    let columns = out.columns().unwrap_or(usize::MAX);
     let mut graph = Graph::new();
     for past in &history.entries {
         let entry = past.entry.clone().unwrap_or_default();
@@ -94,19 +101,23 @@ fn draw(out: &mut Output, history: &api::HistoryReply) -> Result<(), Failure> {
             role(past),
             outcome(&past.kind, &past.value, past.expires_ms, false),
         );
-        out.line(&shorten(&line, columns))?;
+        out.line(&line)?;
         for line in &drawn.splits {
             out.line(line)?;
         }
     }
-    if let Some(text) = older(history) {
-        let how = match history.reach_ms {
-            None => ", see --limit",
-            Some(_) => "",
-        };
-        out.line(&format!("{}  {text}{how}", graph.loose_ends()))?;
+    match older_for_people(history) {
+        Some(text) => out.line(&format!("{}  {text}", graph.loose_ends())),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn older_for_people(history: &api::HistoryReply) -> Option<String> {
+    let how = match history.reach_ms {
+        None => ", see --limit",
+        Some(_) => "",
+    };
+    older(history).map(|text| text + how)
 }
 
 // Describes older entries that are not listed; `None` if there are none.

@@ -9,9 +9,9 @@ use crate::cli::{
     input::{author, time::date_time},
     output::{
         object::{self, by_hook, short},
-        print::{escape, shorten},
         tsv,
     },
+    screens::past,
     session::{Context, Lifetime},
 };
 
@@ -25,10 +25,10 @@ use crate::cli::{
 Examples:
   lattice log
   lattice log --limit 10                       the newest ten
-  lattice log 3f6c01aa --after 0 --limit 10    the oldest ten
+  lattice log kitchen --after 0 --limit 10     the oldest ten of another node
   lattice log --json | jq -r '.ops[].key'")]
 pub(crate) struct Log {
-    /// Author of the log: 64 hex digits, or the first few [default: this node]
+    /// Author of the log: its name, its id, or the first digits of it [default: this node]
     author: Option<String>,
     /// Only entries after this sequence number
     #[arg(long, value_name = "SEQ")]
@@ -58,7 +58,9 @@ impl Log {
         };
         let mut entries = client.log(request).await?.into_inner();
         let out = &mut context.out;
-        let columns = out.columns().unwrap_or(usize::MAX);
+        let for_people = out.for_people() && !self.tsv;
+        let screen = out.screen();
+        let (mut rows, mut is_first) = (Vec::new(), true);
         while let Some(logged) = entries.message().await? {
             if logged.pruned_through > 0 {
                 let through = logged.pruned_through;
@@ -70,7 +72,15 @@ impl Log {
                     ),
                 );
             }
-            if out.json {
+            if for_people {
+                rows.push(logged);
+                if rows.len() == ROWS_MAX {
+                    let lines = past::log(&rows, is_first, &screen);
+                    lines.iter().try_for_each(|line| out.line(line))?;
+                    is_first = false;
+                    rows.clear();
+                }
+            } else if out.json {
                 out.object(&object::Logged::from(&logged))?;
             } else if self.tsv {
                 logged
@@ -78,10 +88,11 @@ impl Log {
                     .iter()
                     .try_for_each(|op| out.line(&tsv_line(op)))?;
             } else {
-                out.line(&shorten(&line(&logged), columns))?;
+                out.line(&line(&logged))?;
             }
         }
-        Ok(())
+        let lines = past::log(&rows, is_first, &screen);
+        lines.iter().try_for_each(|line| out.line(line))
     }
 }
 
@@ -92,6 +103,7 @@ fn tsv_line(op: &api::LogOp) -> String {
     }
 }
 
+// Returns an entry as a plain line, for a pipe.
 fn line(logged: &api::LogEntry) -> String {
     let entry = logged.entry.clone().unwrap_or_default();
     let branch = match logged.branch {
@@ -99,33 +111,15 @@ fn line(logged: &api::LogEntry) -> String {
         branch => format!("  branch {branch}"),
     };
     let atomic = if logged.atomic { "  atomic" } else { "" };
-    let mut ops: Vec<String> = logged
-        .ops
-        .iter()
-        .take(OPS_SHOWN_MAX)
-        .map(|op| match op.kind.as_str() {
-            "put" => format!(
-                "put {}={}",
-                escape(&op.key),
-                shorten(&escape(&op.value), VALUE_SHOWN_MAX)
-            ),
-            kind => format!("{kind} {}", escape(&op.key)),
-        })
-        .collect();
-    if logged.ops.len() > OPS_SHOWN_MAX {
-        ops.push(format!("and {} more", logged.ops.len() - OPS_SHOWN_MAX));
-    }
     format!(
         "{:>6}  {}  {}{branch}{atomic}{}  {}",
         entry.seq,
         date_time(entry.wall_ms),
         short(&entry.id),
         by_hook(logged.cause.as_ref()),
-        ops.join(", "),
+        past::ops(logged),
     )
 }
 
-/// Ops of one entry that are shown to people; `--json` has all.
-const OPS_SHOWN_MAX: usize = 8;
-/// Characters of a value that are shown to people; `--json` has all.
-const VALUE_SHOWN_MAX: usize = 40;
+/// Rows that are aligned together.
+const ROWS_MAX: usize = 1000;

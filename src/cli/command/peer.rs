@@ -1,17 +1,21 @@
 //! `peer`, `connect`: show, dial and remove the other members of the mesh.
 
-use std::{cmp::Reverse, fmt::Write as _};
+use std::cmp::Reverse;
 
 use clap::{Args, Subcommand};
-use lattice::{api::whole, clock::about, id::looks_like_id, wire::api};
+use lattice::{api::whole, id::looks_like_id, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
-    input::{confirm, time::date_time},
+    input::confirm,
     output::{
         health::NOT_LISTENING_HINT,
-        object::{self, hex, short},
+        object::{self, hex},
         print::harmless,
+    },
+    screens::{
+        peers::{draw, is_gone},
+        when::count,
     },
     session::{Context, Lifetime},
 };
@@ -35,7 +39,7 @@ pub(crate) struct Peer {
 enum PeerAction {
     /// List the members: this node, then the others, online ones first
     #[command(visible_alias = "ls", after_help = LIST_HELP)]
-    List,
+    List(Peers),
     /// Remove a node from the mesh, for ever
     ///
     /// The entries that it wrote and that this node has remain valid. Later ones do not count. Shows
@@ -101,7 +105,7 @@ enum PeerAction {
 impl Peer {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self.action {
-            PeerAction::List => Peers {}.run(context).await,
+            PeerAction::List(peers) => peers.run(context).await,
             PeerAction::Remove { node, yes } => {
                 let mut client = context.client(Lifetime::Short).await?;
                 let hint = "this is this node itself: see `lattice leave`";
@@ -221,13 +225,21 @@ fn print_changed(
     if out.json {
         return out.object(&object::PeerChanged { r#type: what, node });
     }
+    if out.for_people() && !peer.name.is_empty() {
+        let (name, id) = (harmless(&peer.name), out.screen().id(&peer.node));
+        return out.line(&format!("{what:<8} {name} ({id})"));
+    }
     out.line(&format!("{what:<8} {node}"))
 }
 
 /// List the members: the same as `peer list`
 #[derive(Debug, Args)]
 #[command(after_help = LIST_HELP)]
-pub(crate) struct Peers {}
+pub(crate) struct Peers {
+    /// Also the nodes that were members and were removed
+    #[arg(long)]
+    all: bool,
+}
 
 impl Peers {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
@@ -265,14 +277,16 @@ impl Peers {
                 "this node has no peers; invite one with `lattice invite`",
             );
         }
-        if let Some(own) = &own {
-            out.line(&own_line(own))?;
-        }
-        for peer in &peers {
-            out.line(&line(peer))?;
-            if !peer.error.is_empty() && !peer.online {
-                out.line(&format!("         {}", peer.error))?;
-            }
+        let shown: Vec<_> = peers
+            .iter()
+            .filter(|peer| self.all || !is_gone(peer))
+            .collect();
+        let lines = draw(own.as_ref(), &shown, &out.screen());
+        lines.iter().try_for_each(|line| out.line(line))?;
+        let gone = peers.len() - shown.len();
+        if gone > 0 {
+            let nodes = count(gone as u64, "removed node");
+            out.notice("removed", &format!("{nodes} not shown, see --all"));
         }
         if !addresses.is_empty() {
             out.notice(
@@ -282,87 +296,6 @@ impl Peers {
         }
         Ok(())
     }
-}
-
-fn own_line(own: &api::Peer) -> String {
-    let mut line = beginning(own, "this node");
-    add_marks(&mut line, own);
-    line
-}
-
-fn beginning(peer: &api::Peer, state: &str) -> String {
-    format!(
-        "{}  {:<16} {:<7} {state}",
-        short(&peer.node),
-        harmless(&peer.name),
-        peer.role
-    )
-}
-
-fn line(peer: &api::Peer) -> String {
-    if matches!(peer.role.as_str(), "removed" | "spent") && !peer.online {
-        // It was a member: this node does not look for it, nor compare with it.
-        let mut line = beginning(peer, "").trim_end().to_owned();
-        add_marks(&mut line, peer);
-        return line;
-    }
-    let state = match (peer.online, peer.seen_ms) {
-        (true, _) => "online".to_owned(),
-        (false, 0) => "never seen".to_owned(),
-        (false, seen_ms) => format!("seen {}", date_time(seen_ms)),
-    };
-    let mut line = beginning(peer, &state);
-    if let Some(rtt_us) = peer.rtt_us {
-        let whole = rtt_us / 1000;
-        let tenth = rtt_us % 1000 / 100;
-        let path = if peer.relayed { "relayed" } else { "direct" };
-        append(&mut line, format_args!("  {whole}.{tenth} ms {path}"));
-    }
-    let entries = |count| format!("{count} {}", if count == 1 { "entry" } else { "entries" });
-    match (peer.behind, peer.ahead.unwrap_or(0)) {
-        (None, _) => line.push_str("  not compared yet"),
-        (Some(0), 0) if !peer.held => line.push_str("  in step"),
-        (Some(behind), ahead) => {
-            if behind > 0 {
-                append(&mut line, format_args!("  {} behind", entries(behind)));
-            }
-            if ahead > 0 {
-                append(&mut line, format_args!("  {} ahead", entries(ahead)));
-            }
-        }
-    }
-    if peer.seen_ms > 0 {
-        append(&mut line, format_args!("  clock {}", skew(peer.skew_ms)));
-    }
-    add_marks(&mut line, peer);
-    line
-}
-
-fn add_marks(line: &mut String, peer: &api::Peer) {
-    let marks = [
-        (peer.dormant, "dormant"),
-        (peer.held, "held here: stamped more than 1 h ahead"),
-        (peer.forked, "FORKED"),
-        (peer.diverged > 0, "DIVERGED"),
-        (peer.strikes > 0, "misbehaved"),
-    ];
-    for (_, mark) in marks.iter().filter(|(set, _)| *set) {
-        line.push_str("  ");
-        line.push_str(mark);
-    }
-}
-
-// By how much a clock is ahead of the clock here, in the unit that a person would use.
-fn skew(ms: i64) -> String {
-    let direction = if ms < 0 { "behind" } else { "ahead" };
-    match ms.unsigned_abs() {
-        0..10_000 => format!("{ms:+} ms"),
-        more => format!("{} {direction}", about(more)),
-    }
-}
-
-fn append(line: &mut String, part: std::fmt::Arguments<'_>) {
-    line.write_fmt(part).expect("a String takes all");
 }
 
 /// Connect to a member now
@@ -443,12 +376,13 @@ fn matching(peers: Vec<api::Peer>, named: &str) -> Vec<api::Peer> {
 const NODES_SHOWN_MAX: usize = 5;
 
 const LIST_HELP: &str = "\
-A line for each member, this node first: the first digits of its id, its name and its role; online,
-or when it was last heard of; the round-trip time, and whether the connection is direct or relayed;
-how many entries it is behind this node or ahead of it; how far its clock is ahead of this node's.
-Then dormant, held (entries of it wait here for the clock), FORKED, DIVERGED (it signs another state
-than this node for the same entries; see `lattice status`) or misbehaved, if it is; below a member that
-is offline, the last error. A member that was stopped has none.
+A row for each member, this node first, with a star: its name, the first digits of its id (all with -v)
+and its role; online, or for how long it has been away; whether the connection is direct or relayed, and
+the round-trip time; how many entries it is behind this node or ahead of it. Lines below name each member
+that is FORKED, DIVERGED (it signs another state than this node for the same entries; see `lattice
+status`), dormant or misbehaved, that has entries held here (they wait for the clock), or whose clock
+differs by half a second or more; and the last error of each one that is offline. A member that was
+stopped has none. Removed nodes are listed with --all.
 
 With --json: node, name, role, own, online, seen_ms (0: never), behind and ahead (entries; null: not
 compared yet), held, rtt_us (null: not connected), relayed, skew_ms, dormant, forked, diverged (number
@@ -471,58 +405,9 @@ mod tests {
         }
     }
 
-    fn online(behind: Option<u64>, ahead: Option<u64>, held: bool) -> String {
-        line(&api::Peer {
-            online: true,
-            seen_ms: 1,
-            behind,
-            ahead,
-            held,
-            ..peer(0x11, "kitchen", "writer")
-        })
-    }
-
-    #[test]
-    fn in_step_is_shown_only_if_neither_lacks_entries() {
-        let begins = "11111111  kitchen          writer  online";
-        let shown = |behind, ahead, held| {
-            let line = online(behind, ahead, held);
-            let line = line.strip_prefix(begins).unwrap();
-            line.strip_suffix("  clock +0 ms")
-                .unwrap_or(line)
-                .to_owned()
-        };
-        assert_eq!(shown(None, None, false), "  not compared yet");
-        assert_eq!(shown(Some(0), Some(0), false), "  in step");
-        assert_eq!(shown(Some(1), Some(0), false), "  1 entry behind");
-        assert_eq!(shown(Some(0), Some(2), false), "  2 entries ahead");
-        let both = shown(Some(3), Some(1), false);
-        assert_eq!(both, "  3 entries behind  1 entry ahead");
-        for ahead in [Some(0), Some(1)] {
-            let held = shown(Some(0), ahead, true);
-            assert!(!held.contains("in step"), "{held}");
-            assert!(held.contains("held here"), "{held}");
-        }
-    }
-
-    #[test]
-    fn clock_skew_is_in_words_above_ten_seconds() {
-        assert_eq!(skew(-250), "-250 ms");
-        assert_eq!(skew(9_999), "+9999 ms");
-        assert_eq!(skew(3 * 86_400_000), "3 days ahead");
-        assert_eq!(skew(-2 * 3_600_000), "2 h behind");
-    }
-
     fn found(peers: &[api::Peer], named: &str) -> Vec<u8> {
         let matching = matching(peers.to_vec(), named);
         matching.iter().map(|peer| peer.node[0]).collect()
-    }
-
-    /// "never seen  not compared yet" was shown of a node that was here a moment ago.
-    #[test]
-    fn removed_node_is_shown_as_such() {
-        let gone = peer(0x33, "cellar", "removed");
-        assert_eq!(line(&gone), "33333333  cellar           removed");
     }
 
     /// A member took the id of another one as its name: neither could be removed by the command line.

@@ -38,7 +38,7 @@ impl Prune {
         if self.dry_run {
             let request = api::RetentionRequest { store, now: true };
             let reply = client.retention(request).await?.into_inner();
-            return retention::print(context, &reply);
+            return retention::print(context, &mut client, &reply).await;
         }
         let reply = client
             .prune(api::PruneRequest { store })

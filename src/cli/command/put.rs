@@ -24,13 +24,17 @@ use crate::cli::{
         lines::Format,
         time::{millis, parse_duration},
     },
-    output::object::{self, hex},
+    output::{
+        ink::Ink,
+        object::{self, hex},
+        print::escape,
+    },
     session::{Context, Lifetime},
 };
 
 /// Set a key
 ///
-/// Prints the id of the entry once it is on disk.
+/// Prints the id of the entry once it is on disk; on a terminal, the key and the first digits of it.
 ///
 /// With --stdin, lines as `list`, `watch --tsv` and `log --tsv` print them are read back exactly
 /// (--format tsv): a key, a tab, a value. In both, \\ is a backslash, \n a newline, \t a tab, \r a
@@ -114,14 +118,14 @@ impl Put {
         };
         let request = api::PutRequest {
             store: context.store.clone(),
-            key,
+            key: key.clone(),
             value,
             ttl_ms,
             if_absent: self.if_absent,
             if_head,
         };
         let written = client.put(request).await?.into_inner();
-        print_written(context, &written)?;
+        print_written(context, &written, "ok", &escape(&key))?;
         match self.wait_for {
             Some(members) => wait_for(context, &written, members, self.timeout).await,
             None => Ok(()),
@@ -170,10 +174,22 @@ async fn wait_for(
         .hint("`lattice status KEY` lists the members that have it, `lattice peers` those online"))
 }
 
-/// Prints the entry that was written.
-pub(crate) fn print_written(context: &mut Context, written: &api::Written) -> Result<(), Failure> {
+/// Prints the entry that was written: into a pipe its id, for people `did`, `what` and the first digits
+/// of the id.
+pub(crate) fn print_written(
+    context: &mut Context,
+    written: &api::Written,
+    did: &str,
+    what: &str,
+) -> Result<(), Failure> {
     if context.out.json {
         context.out.object(&object::Entry::from(written))?;
+    } else if context.out.for_people() {
+        let screen = context.out.screen();
+        let id = screen.id(&written.entry);
+        let what = screen.fit(what, did.len() + id.len() + 4);
+        let (did, id) = (screen.paint(Ink::Good, did), screen.paint(Ink::Dim, &id));
+        context.out.line(&format!("{did}  {what}  {id}"))?;
     } else {
         context.out.line(&hex(&written.entry))?;
     }

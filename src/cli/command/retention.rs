@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use lattice::{clock::duration_text, wire::api};
+use lattice::{api::client::Client, clock::duration_text, wire::api};
 
 use crate::cli::{
     command::verify::named,
@@ -13,9 +13,10 @@ use crate::cli::{
         time::{date_time, millis, parse_duration},
     },
     output::{
-        object::{self, short},
+        object,
         retention::{self, reason},
     },
+    screens::names::Names,
     session::{Context, Lifetime},
 };
 
@@ -89,7 +90,7 @@ impl Retention {
         }
         let request = api::RetentionRequest { store, now: false };
         let reply = client.retention(request).await?.into_inner();
-        print(context, &reply)
+        print(context, &mut client, &reply).await
     }
 }
 
@@ -138,11 +139,20 @@ fn size(bytes: u64) -> String {
 }
 
 /// Prints what of a store's history is final.
-pub(super) fn print(context: &mut Context, reply: &api::RetentionReply) -> Result<(), Failure> {
+pub(super) async fn print(
+    context: &mut Context,
+    client: &mut Client,
+    reply: &api::RetentionReply,
+) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         return out.object(&retention::Retention::new(reply));
     }
+    let names = Names::fetch(client).await?;
+    let list = |nodes: &[bytes::Bytes]| {
+        let nodes: Vec<String> = nodes.iter().map(|node| names.of(node)).collect();
+        nodes.join(", ")
+    };
     let info = object::Store::new(reply.info.as_ref());
     let final_bytes = reply.log_bytes.saturating_sub(reply.open_bytes);
     out.line(&format!("store    {}{}", info.store, named(&info)))?;
@@ -159,10 +169,10 @@ pub(super) fn print(context: &mut Context, reply: &api::RetentionReply) -> Resul
         "open     {open}, of which {ready} could become final now"
     ))?;
     for held in &reply.held {
-        let author = short(&held.author);
+        let author = names.of(&held.author);
         let through = held.through;
         let from = held.after.saturating_add(1);
-        let why = reason(held);
+        let why = reason(held, |node| names.of(node));
         out.line(&format!(
             "held     {author}: entries {from} to {through}, {why}"
         ))?;
@@ -194,9 +204,4 @@ pub(super) fn print(context: &mut Context, reply: &api::RetentionReply) -> Resul
         out.line(&format!("prune    would remove {removable} now"))?;
     }
     print_policy(context, &reply.policy.unwrap_or_default())
-}
-
-fn list(nodes: &[bytes::Bytes]) -> String {
-    let nodes: Vec<String> = nodes.iter().map(|node| short(node)).collect();
-    nodes.join(", ")
 }

@@ -11,6 +11,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     input::confirm,
     output::object,
+    screens::stores,
     session::{Context, Lifetime},
 };
 
@@ -98,7 +99,12 @@ impl StoreCommand {
                 let mut client = context.client(Lifetime::Short).await?;
                 let request = api::CreateStoreRequest { name };
                 let info = client.create_store(request).await?.into_inner();
-                print_store(context, Some(&info), "")
+                let store = object::Store::new(Some(&info));
+                if context.out.json {
+                    return context.out.object(&store);
+                }
+                let text = format!("{}{}", store.store, named(&store));
+                context.out.line(&text)
             }
             Action::Rename { store, name } => {
                 let mut client = context.client(Lifetime::Short).await?;
@@ -187,35 +193,21 @@ fn print_changed(
 async fn list(context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client(Lifetime::Short).await?;
     let stores = whole::stores(&mut client).await?;
-    let used = |info: &api::StoreInfo| {
-        let id = object::uuid(&info.id);
-        let chosen = &context.store;
-        if chosen.is_empty() {
-            info.data
-        } else {
-            *chosen == info.name || *chosen == id
+    let used = |info: &api::StoreInfo| stores::is_used(&context.store, info);
+    let screen = context.out.screen();
+    let lines = match context.out.json {
+        true => Vec::new(),
+        false => {
+            let status = whole::status(&mut client).await?;
+            stores::draw(&stores, &status.stores, used, &screen, 0)
         }
     };
-    let marks: Vec<bool> = stores.iter().map(used).collect();
-    for (info, used) in stores.iter().zip(marks) {
-        print_store(context, Some(info), if used { "* " } else { "  " })?;
+    let out = &mut context.out;
+    if out.json {
+        let mut stores = stores.iter().map(|info| object::Store::new(Some(info)));
+        return stores.try_for_each(|store| out.object(&store));
     }
-    Ok(())
-}
-
-fn print_store(
-    context: &mut Context,
-    info: Option<&api::StoreInfo>,
-    mark: &str,
-) -> Result<(), Failure> {
-    let store = object::Store::new(info);
-    if context.out.json {
-        return context.out.object(&store);
-    }
-    let private = if store.private { "  private" } else { "" };
-    context
-        .out
-        .line(&format!("{mark}{}{}{private}", store.store, named(&store)))
+    lines.iter().try_for_each(|line| out.line(line))
 }
 
 fn print_used(context: &mut Context, store: Option<String>) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use clap::Args;
 use lattice::{
     api::{client::Client, whole},
     daemon::raise_descriptor_limit,
+    id::Author,
     node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
 };
@@ -24,6 +25,7 @@ use crate::cli::{
         object::{self, hex},
         print::{Output, harmless, stdout_closed},
     },
+    screens::names::Names,
     sd_notify,
     session::{Context, LOCK_RETRY, LOCK_WAIT, Lifetime, connect},
     signals::{self, second_interrupt},
@@ -188,13 +190,17 @@ impl Up {
             Some(at) => Some(context.serve_metrics(at).await?),
             None => None,
         };
-        print_started(context, id, created, metrics, self.watch.is_some())?;
+        let names = match context.out.for_people() {
+            true => Names::fetch(&mut client.clone()).await?,
+            false => Names::default(),
+        };
+        print_started(context, id, &names, created, metrics, self.watch.is_some())?;
         sd_notify::ready();
         let watchdog = tokio::spawn(sd_notify::watch(client.clone()));
         let ended = {
-            let (store, json) = (context.store.clone(), context.out.json);
+            let (store, out) = (context.store.clone(), context.out.another());
             let down = context.down_requested();
-            let mut following = pin!(follow(self.watch, store, json, client, signal, down));
+            let mut following = pin!(follow(self.watch, store, out, client, signal, down));
             loop {
                 tokio::select! {
                     ended = &mut following => break ended,
@@ -214,7 +220,7 @@ impl Up {
 async fn follow(
     prefix: Option<OsString>,
     store: String,
-    json: bool,
+    mut out: Output,
     client: Client,
     signal: impl Future,
     down: impl Future<Output = ()>,
@@ -228,7 +234,6 @@ async fn follow(
     };
     let prefix = prefix.into_vec().into();
     let mut follow = Follow::new(client, watch::request(store, prefix));
-    let mut out = Output::new(json);
     // On a thread of its own: writes to a paused terminal block, and must not delay the stop.
     let runtime = tokio::runtime::Handle::current();
     let mut stream = tokio::task::spawn_blocking(move || {
@@ -320,6 +325,7 @@ fn config(context: &Context, name: Option<String>) -> NodeConfig {
 fn print_started(
     context: &mut Context,
     node: String,
+    names: &Names,
     created: bool,
     metrics: Option<SocketAddr>,
     watches: bool,
@@ -340,7 +346,14 @@ fn print_started(
         })?;
         return out.flush();
     }
-    out.line(&format!("node    {node}"))?;
+    let own = node.parse::<Author>().map(|own| own.0);
+    match own.ok().filter(|own| names.knows(own)) {
+        Some(own) => {
+            let own = names.with_id(&own, &out.screen());
+            out.line(&format!("node    {own}"))?;
+        }
+        None => out.line(&format!("node    {node}"))?,
+    }
     out.line(&format!(
         "data    {data_dir}{}",
         if created { " (created)" } else { "" }

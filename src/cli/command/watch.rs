@@ -1,16 +1,19 @@
 //! `watch`: prints the changes of keys as they happen.
 
-use std::{ffi::OsString, time::Duration};
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, ValueEnum};
 use lattice::{
     api::client::Client,
-    clock::{Clock, time_text},
+    clock::Clock,
     wire::api::{self, watch_reply::Event, watch_request::Start},
 };
 
 use crate::cli::{
-    command::get::conflict_suffix,
+    command::get::{conflict_suffix, heads},
     exit::{Exit, Failure},
     input::{
         author,
@@ -20,22 +23,24 @@ use crate::cli::{
     output::{
         event,
         object::{hex, incomplete, short},
-        print::{Output, escape, harmless, shorten, stderr_line, stdout_closed},
+        print::{Output, escape, harmless, stderr_line, stdout_closed},
         tsv,
+        width::shorten,
     },
     reconnect::Backoff,
+    screens::{changes, names::Names},
     session::Context,
 };
 
 /// Print the changes of keys as they happen
 ///
-/// Prints the current state first, then every change, each once. If the node disconnects, waits for
-/// it and goes on from the last position. If history is missing, prints a `gap` and the state
-/// again.
+/// Prints the current state first, then every change, each once. On a terminal, the line `-- live --`
+/// is between them, and the state has the age of each value. If the node disconnects, waits for it and
+/// goes on from the last position. If history is missing, prints a `gap` and the state again.
 ///
 /// `(late)` marks a change over which a newer one of its key was already known here: it is history,
-/// and not what reads return. `!conflict` marks a key that was written in several places at once; see
-/// `lattice heads`. An `expire` line has the time at which the value expired.
+/// and not what reads return. `CONFLICT`, in a pipe `!conflict`, marks a key that was written in several
+/// places at once; see `lattice heads`. An `expire` line has the time at which the value expired.
 ///
 /// With no node running, the watch is the node until it ends. At a SIGHUP, as when its terminal is
 /// closed, it ends like at Ctrl-C, unless it was started with nohup; only `lattice up` goes on.
@@ -94,7 +99,7 @@ pub(crate) struct Watch {
     /// Only changes of these kinds
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     only: Vec<Only>,
-    /// Only changes by this author: 64 hex digits, or the first few
+    /// Only changes by this author: its name, its id, or the first digits of it
     #[arg(long, value_name = "AUTHOR")]
     author: Option<String>,
     /// Print a cursor with every change, even within an entry
@@ -248,6 +253,9 @@ pub(crate) struct Follow {
     has_printed: bool,
     // Number of values that could not be read.
     damaged: u64,
+    // Names of the members, as of `named_at`; only asked for if people read the lines.
+    names: Names,
+    named_at: Option<Instant>,
 }
 
 impl Follow {
@@ -265,6 +273,8 @@ impl Follow {
             until_caught_up: false,
             has_printed: false,
             damaged: 0,
+            names: Names::default(),
+            named_at: None,
         }
     }
 
@@ -300,7 +310,7 @@ impl Follow {
         let mut replies = self.client.watch(self.request.clone()).await?.into_inner();
         backoff.connected(out);
         while let Some(reply) = replies.message().await? {
-            if self.print(reply, out)? {
+            if self.print(reply, out).await? {
                 return Ok(());
             }
         }
@@ -315,7 +325,7 @@ impl Follow {
     }
 
     // Prints an event; returns true if it was the last one to print.
-    fn print(&mut self, reply: api::WatchReply, out: &mut Output) -> Result<bool, Failure> {
+    async fn print(&mut self, reply: api::WatchReply, out: &mut Output) -> Result<bool, Failure> {
         let event = reply.event.ok_or_else(|| incomplete("an event"))?;
         match &event {
             Event::Gap(_) => self.is_filling = true,
@@ -351,11 +361,66 @@ impl Follow {
                 Event::Gap(gap) => out.notice("gap", &harmless(&gap.reason)),
                 Event::CaughtUp(_) | Event::Progress(_) | Event::Damaged(_) => {}
             }
-        } else if let Some(line) = to_line(&event, shown.filter(|_| self.cursors), out.columns()) {
+        } else if out.for_people() {
+            self.show(&event, shown.filter(|_| self.cursors), out)
+                .await?;
+        } else if let Some(line) = to_line(&event, shown.filter(|_| self.cursors)) {
             out.line(&line)?;
         }
         out.flush()?;
         Ok(is_last)
+    }
+
+    // Prints an event for people: with names, with all values of a conflict, and with a line where the
+    // state ends. Without an answer of the node there are ids and no values, and no event is lost.
+    async fn show(
+        &mut self,
+        event: &Event,
+        cursor: Option<String>,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let screen = out.screen();
+        match event {
+            Event::Change(change) => {
+                self.learn_names(change).await;
+                let heads = match change.conflict {
+                    true => {
+                        let request = api::HeadsRequest {
+                            store: self.request.store.clone(),
+                            key: change.key.clone(),
+                        };
+                        heads(&mut self.client, request).await.unwrap_or_default()
+                    }
+                    false => Vec::new(),
+                };
+                out.line(&changes::line(change, &heads, &self.names, &screen))?;
+            }
+            Event::Gap(gap) => out.line(&changes::gap(gap, &screen))?,
+            Event::CaughtUp(_) if !self.until_caught_up => out.line(&changes::live(&screen))?,
+            Event::CaughtUp(_) | Event::Progress(_) | Event::Damaged(_) => {}
+        }
+        match cursor {
+            Some(cursor) => out.line(&format!("-- cursor {cursor} --")),
+            None => Ok(()),
+        }
+    }
+
+    // Asks for the names of the members, if that was long ago or the author of a change is unknown.
+    async fn learn_names(&mut self, change: &api::Change) {
+        let author = change.entry.as_ref().map(|entry| &entry.author);
+        let is_known = author.is_some_and(|author| self.names.knows(author));
+        let may_be_old = if is_known {
+            NAMES_KEPT
+        } else {
+            NAMES_KEPT_IF_UNKNOWN
+        };
+        if self.named_at.is_some_and(|at| at.elapsed() < may_be_old) {
+            return;
+        }
+        self.named_at = Some(Instant::now());
+        if let Ok(names) = Names::fetch(&mut self.client).await {
+            self.names = names;
+        }
     }
 
     // Prints, once, that no changes of other nodes come any more.
@@ -387,7 +452,7 @@ impl Follow {
         });
         if out.json {
             out.object(&to_object(&gap, None))?;
-        } else if let Some(line) = to_line(&gap, None, None) {
+        } else if let Some(line) = to_line(&gap, None) {
             out.line(&line)?;
         }
         out.flush()
@@ -426,18 +491,21 @@ fn to_object(event: &Event, cursor: Option<String>) -> event::Event<'_> {
     })
 }
 
-// Returns an event as a line for people; `None` if people need not see it.
-fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Option<String> {
+// Returns an event as a line for a pipe; `None` if it has none.
+fn to_line(event: &Event, cursor: Option<String>) -> Option<String> {
     let change = match event {
         Event::Change(change) => change,
         Event::Gap(gap) => {
-            return Some(format!("-- gap: {}; the state follows --", gap_text(gap)));
+            return Some(format!(
+                "-- gap: {}; the state follows --",
+                changes::reason(gap)
+            ));
         }
         Event::CaughtUp(_) | Event::Progress(_) | Event::Damaged(_) => {
             return cursor.map(|cursor| format!("-- cursor {cursor} --"));
         }
     };
-    Some(line(change, cursor, columns))
+    Some(line(change, cursor, None))
 }
 
 // Returns a change as a line that `put --stdin` reads; `None` if no write repeats it. The put of a
@@ -450,16 +518,7 @@ fn tsv_line(change: &api::Change) -> Option<String> {
     }
 }
 
-// Describes which history is missing.
-fn gap_text(gap: &api::Gap) -> String {
-    let reason = harmless(&gap.reason);
-    match gap.reach_ms {
-        Some(ms) => format!("{reason}; history is whole since {}", time_text(ms)),
-        None => reason.into_owned(),
-    }
-}
-
-/// Returns a change as a line for people, shortened to `columns`.
+/// Returns a change as a line of a pipe or of a consumer's changes, shortened to `columns`.
 pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option<usize>) -> String {
     let entry = change.entry.clone().unwrap_or_default();
     // Nobody writes an expiry: it has the time at which the value expired.
@@ -468,7 +527,10 @@ pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option
     let time = brief(at_ms, Clock::system().now_ms());
     if let Some(gap) = &change.gap {
         let time = brief(change.arrived_ms, Clock::system().now_ms());
-        return format!("{time}  gap     {}; the state follows", gap_text(gap));
+        return format!(
+            "{time}  gap     {}; the state follows",
+            changes::reason(gap)
+        );
     }
     let mut text = format!("{time}  {:<7} {}", change.kind, escape(&change.key));
     if let Some(value) = &change.value {
@@ -485,3 +547,8 @@ pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option
         .unwrap_or_default();
     format!("{}{tail}{cursor}", shorten(&text, room))
 }
+
+/// Time for which the names of members are kept.
+const NAMES_KEPT: Duration = Duration::from_secs(60);
+/// Time for which they are kept if the author of a change is not among them.
+const NAMES_KEPT_IF_UNKNOWN: Duration = Duration::from_secs(5);

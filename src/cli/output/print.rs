@@ -13,10 +13,18 @@ use std::{
     process::ExitCode,
 };
 
+use lattice::clock::Clock;
 use serde::Serialize;
 use tokio::{io::Interest, net::unix::pipe};
 
-use crate::cli::{exit::Failure, output::json};
+use crate::cli::{
+    exit::Failure,
+    output::{
+        ink::{Colour, Ink},
+        json,
+        screen::Screen,
+    },
+};
 
 /// Buffered stdout. Nothing else writes to stdout while it exists.
 #[derive(Debug)]
@@ -26,17 +34,49 @@ pub(crate) struct Output {
     pub(crate) json: bool,
     /// True if stdout is a terminal.
     pub(crate) terminal: bool,
+    /// Value of `--color`.
+    pub(crate) colour: Colour,
+    // True with `-v`.
+    whole_ids: bool,
 }
 
 impl Output {
     /// Makes the writer; `json` selects objects instead of text.
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool, colour: Colour, whole_ids: bool) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
         Self {
             out: io::BufWriter::with_capacity(BUFFER_BYTES, stdout),
             json,
             terminal,
+            colour,
+            whole_ids,
+        }
+    }
+
+    /// Makes another writer like this one, for a thread that writes alone from then on.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.json, self.colour, self.whole_ids)
+    }
+
+    /// True if text is for people: on a terminal, and in a pipe with `--color always`. Other pipes get
+    /// lines for scripts.
+    pub(crate) fn for_people(&self) -> bool {
+        !self.json && (self.terminal || self.colour == Colour::Always)
+    }
+
+    /// Returns the place that text is drawn for.
+    pub(crate) fn screen(&self) -> Screen {
+        let columns = match self.terminal {
+            true => self.columns(),
+            false => self.for_people().then_some(COLUMNS_IN_A_PIPE),
+        };
+        Screen {
+            columns: columns.filter(|_| !self.whole_ids),
+            colour: self.colour.is_on(self.terminal),
+            ages: self.for_people(),
+            now_ms: Clock::system().now_ms(),
+            whole_ids: self.whole_ids,
         }
     }
 
@@ -97,7 +137,7 @@ pub(crate) async fn stdout_closed() {
 }
 
 /// Prints `failure` on stderr and returns its exit code.
-pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
+pub(crate) fn report(failure: &Failure, json: bool, colour: Colour) -> ExitCode {
     if failure.message.is_empty() {
         return failure.exit.into();
     }
@@ -109,12 +149,16 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
             exit_code: failure.exit as u8,
         }));
     } else {
+        // `always` is about stdout: what is on stderr may go to a log.
+        let colour = colour.is_on(true) && io::stderr().is_terminal();
+        let error = Ink::Alarm.paint("error:", colour);
         stderr_line(&format!(
-            "error: {}",
+            "{error} {}",
             escape_lines(failure.message.as_bytes())
         ));
         if !failure.hint.is_empty() {
-            stderr_line(&format!("hint: {}", escape_lines(failure.hint.as_bytes())));
+            let hint = Ink::Dim.paint("hint:", colour);
+            stderr_line(&format!("{hint} {}", escape_lines(failure.hint.as_bytes())));
         }
     }
     failure.exit.into()
@@ -190,17 +234,6 @@ fn escaped(bytes: &[u8], is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     safe.into()
 }
 
-/// Shortens `text` to `columns` characters; an ellipsis marks the omitted rest.
-pub(crate) fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
-    match text.char_indices().nth(columns) {
-        None => text.into(),
-        Some(_longer) => {
-            let kept = text.chars().take(columns.saturating_sub(1));
-            kept.chain(std::iter::once('…')).collect::<String>().into()
-        }
-    }
-}
-
 // False for control characters and for characters that change the direction of the text around
 // them.
 fn is_harmless(c: char) -> bool {
@@ -209,6 +242,8 @@ fn is_harmless(c: char) -> bool {
 }
 
 const BUFFER_BYTES: usize = 64 << 10;
+/// Width of lines for people that go into a pipe.
+const COLUMNS_IN_A_PIPE: usize = 80;
 
 #[cfg(test)]
 mod tests {
@@ -225,13 +260,5 @@ mod tests {
         );
         assert_eq!(harmless("a\\n\n"), "a\\n\\n");
         assert_eq!(escape_lines(b"a\n\tb\x07\\\n"), "a\n\tb\\x07\\\n");
-    }
-
-    #[test]
-    fn shortened_text_ends_with_an_ellipsis() {
-        assert_eq!(shorten("abc", 3), "abc");
-        assert_eq!(shorten("abcd", 3), "ab…");
-        assert_eq!(shorten("éééé", 2), "é…");
-        assert_eq!(shorten("abc", 0), "…");
     }
 }

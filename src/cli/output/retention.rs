@@ -3,7 +3,7 @@
 use lattice::wire::api::{self, held_history::Reason};
 use serde::Serialize;
 
-use crate::cli::output::object::{hex, short, uuid};
+use crate::cli::output::object::{hex, uuid};
 
 /// How much of a store's history is final, printed by `retention` and `prune --dry-run`.
 #[derive(Serialize)]
@@ -158,10 +158,10 @@ impl Pruned {
     }
 }
 
-/// Returns why entries of a log cannot become final yet, for people.
-pub(crate) fn reason(held: &api::HeldHistory) -> String {
+/// Returns why entries of a log cannot become final yet, for people. `name` is that of a node.
+pub(crate) fn reason(held: &api::HeldHistory, name: impl Fn(&[u8]) -> String) -> String {
     let nodes = || {
-        let nodes: Vec<String> = held.nodes.iter().map(|node| short(node)).collect();
+        let nodes: Vec<String> = held.nodes.iter().map(|node| name(node)).collect();
         nodes.join(", ")
     };
     match held.reason() {

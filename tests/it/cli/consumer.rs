@@ -103,7 +103,8 @@ fn acknowledged_is_done_rest_is_listed() {
         status["backlog_entries"] == 0
     });
     insta::assert_snapshot!(home.run(&["consumer", "list"]), @r#"
-    billing          running  /orders/  backlog 0, outstanding 0, in flight 0, redelivered 0, dead 0, seen [time]
+    CONSUMER  STATE    KEYS      BACKLOG  SEEN
+    billing   running  /orders/        0  [time]
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "show", "billing", "--json"]), @r#"

@@ -44,7 +44,7 @@ fn cut_own_log_is_refused_until_repaired() {
     assert_eq!(home.run(&["get", "/t/b"]).ok(), "2");
     let status = home.run(&["status"]).ok();
     assert!(
-        status.contains("! writes are refused: the end of this node's own log is gone"),
+        status.contains("! data: writes are refused: the end of this node's own log is gone"),
         "{status}"
     );
     let report = home.run(&["verify"]);
@@ -142,7 +142,7 @@ fn empty_meta_is_built_again_and_reported() {
     let token = a.run(&["invite"]).raw;
     b.run(&["join", token.trim(), "--name", "b"]).ok();
     let stores = b.run(&["store", "list"]).raw;
-    assert_eq!(stores.lines().count(), 3, "{stores}");
+    assert_eq!(stores.lines().count(), 4, "{stores}");
     fs::write(b.data().join("meta.db"), "").unwrap();
     let status = b.run(&["status"]);
     assert_eq!(status.code, 0, "{status}");

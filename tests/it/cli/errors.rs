@@ -91,8 +91,8 @@ fn missing_and_refused_have_exit_codes() {
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["log", "00000000"]), @r#"
-    error: no author known here starts with [short]
-    hint: `lattice status` lists the authors
+    error: no author known here has the name or the id "[short]"
+    hint: `lattice status -v` lists the authors
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["put", "/nodes/x", "1"]), @r#"

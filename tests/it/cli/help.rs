@@ -131,7 +131,10 @@ fn help_lists_the_commands() {
           --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
                             data store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
-      -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
+          --color <WHEN>    Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or
+                            never [default: auto]
+      -v, --verbose...      Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
+                            still more
 
     Examples:
       lattice up --watch /              start the node here and stream every change
@@ -175,7 +178,8 @@ fn short_help_of_watch_names_every_flag() {
           --keys-only             Leave the values out
           --only <KIND>           Only changes of these kinds [possible values: put, delete, expire,
                                   conflict]
-          --author <AUTHOR>       Only changes by this author: 64 hex digits, or the first few
+          --author <AUTHOR>       Only changes by this author: its name, its id, or the first digits of
+                                  it
           --cursors               Print a cursor with every change, even within an entry
           --tsv                   Print puts and deletes as lines that `put --stdin` reads, and nothing
                                   else
@@ -196,7 +200,10 @@ fn short_help_of_watch_names_every_flag() {
           --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
                             data store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
-      -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
+          --color <WHEN>    Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or
+                            never [default: auto]
+      -v, --verbose...      Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
+                            still more
 
     Examples:
       lattice watch /nodes/
@@ -246,7 +253,10 @@ fn short_help_of_put_names_every_flag() {
           --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
                             data store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
-      -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
+          --color <WHEN>    Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or
+                            never [default: auto]
+      -v, --verbose...      Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
+                            still more
 
     Examples:
       lattice put /hello world

@@ -61,10 +61,11 @@ fn hook_is_one_line() {
         "./deploy.sh",
         "-v",
     ]);
-    insta::assert_snapshot!(added, @r#"
-    deploy           off      /deploy/ -> ./deploy.sh -v  done 0, failed 0, running 0, waiting 0, dead 0
+    insta::assert_snapshot!(added, @"
+    HOOK    STATE  KEYS      RUNS
+    deploy  off    /deploy/  ./deploy.sh -v
     exit 0
-    "#);
+    ");
     let file = fs::read_to_string(home.data().join("hooks.toml")).unwrap();
     insta::assert_snapshot!(file.replace(home.path("x").parent().unwrap().to_str().unwrap(), "[home]"), @r#"
     [deploy]
@@ -80,10 +81,14 @@ fn hook_is_one_line() {
     put(&home, "/deploy/bad", "v2");
     until(&home, "one dead", |hook| hook["dead"] == 1);
     insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
-    deploy           running  /deploy/ -> ./deploy.sh -v  done 1, failed 2, running 0, waiting 0, dead 1, last dead [time]
-                     `lattice hook dead deploy` lists the dead letters
+    HOOK    STATE    KEYS      RUNS            DONE  FAILED  DEAD  LAST
+    deploy  running  /deploy/  ./deploy.sh -v     1       2     1  dead [time]
+      ! deploy: 1 dead letter: lattice hook dead deploy
     exit 0
     "#);
+    let status = home.run(&["status"]).ok();
+    let verdict = "WARNING: no other members, 1 dead letter: lattice hook dead deploy\n";
+    assert!(status.starts_with(verdict), "{status}");
     insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"
     [time]  done   put /deploy/1, attempt 1, [n]ms
       | deploying /deploy/1

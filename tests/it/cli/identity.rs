@@ -132,7 +132,7 @@ fn lost_identity_can_be_renewed() {
     );
     assert_eq!(node_of(&home), node[0]["node"].as_str().unwrap());
     assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
-    assert_eq!(home.run(&["store", "list"]).raw.lines().count(), 3);
+    assert_eq!(home.run(&["store", "list"]).raw.lines().count(), 4);
     // Nothing to renew, and nothing is made.
     let empty = Home::new();
     assert_eq!(empty.run(&["init", "--new-identity"]).code, 5);

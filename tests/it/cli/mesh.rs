@@ -134,8 +134,10 @@ fn list_shows_each_member() {
     let line = |says: &[&str]| {
         soon(&format!("{says:?}"), || {
             let lines = a.run(&["peer", "list"]).raw;
+            let (titles, lines) = lines.split_once('\n').unwrap();
             let (own, line) = lines.split_once('\n').unwrap();
-            assert!(own.contains("this node"), "{own}");
+            assert!(titles.starts_with("NAME "), "{titles}");
+            assert!(own.contains(" * ") && own.contains("this node"), "{own}");
             says.iter().all(|part| line.contains(part))
         });
         let mut listed = a.run(&["peers", "--json"]).json();
@@ -145,7 +147,7 @@ fn list_shows_each_member() {
         );
         listed.remove(1)
     };
-    let online = line(&["online", " ms direct", "in step", "clock "]);
+    let online = line(&["online", "direct", " ms", "in step"]);
     assert_eq!(online["role"], "reader");
     assert_eq!(online["online"], true);
     assert_eq!(online["behind"], 0);
@@ -161,7 +163,7 @@ fn list_shows_each_member() {
     b_node.signal(Signal::TERM);
     b_node.end();
     a.run(&["put", "/k", "1"]).ok();
-    let away = line(&["seen 2", "1 entry behind"]);
+    let away = line(&["seen 2", "1 behind"]);
     assert_eq!(
         (&away["online"], &away["behind"]),
         (&false.into(), &1.into())
@@ -169,7 +171,9 @@ fn list_shows_each_member() {
     assert_eq!(away["rtt_us"], serde_json::Value::Null);
     assert!(away["seen_ms"].as_u64().is_some_and(|ms| ms > 0));
     a.run(&["put", "/k", "2"]).ok();
-    line(&["2 entries behind"]);
+    line(&["2 behind"]);
+    let status = a.run(&["status"]).ok();
+    assert!(status.starts_with("OK: 1 of 2 online"), "{status}");
     drop(b);
 }
 
@@ -257,6 +261,15 @@ fn conflict_is_listed_and_removed_node_is_out() {
         });
     }
     assert_eq!(a.run(&["get", "/k"]).raw, b.run(&["get", "/k"]).raw);
+    let said = a.run(&["get", "/k"]).stderr;
+    for value in ["from a", "from b"] {
+        assert!(said.contains(value), "{said}");
+    }
+    let status = a.run(&["status"]).ok();
+    assert!(
+        status.starts_with("WARNING: ") && status.contains("1 conflict: "),
+        "{status}"
+    );
     a.run(&["put", "/k", "merged"]).ok();
     has(&b, "/k", "merged");
     insta::assert_snapshot!(b.run(&["conflicts"]), @r#"
@@ -300,6 +313,11 @@ fn conflict_is_listed_and_removed_node_is_out() {
     soon("the connection is closed", || {
         !b.run(&["peers"]).raw.contains("online")
     });
+    assert!(
+        !a.run(&["peers"]).raw.contains("writer"),
+        "it is a member no more"
+    );
+    assert!(a.run(&["peers", "--all"]).raw.contains("removed"));
     a.run(&["put", "/k", "without b"]).ok();
     thread::sleep(Duration::from_millis(500));
     assert_eq!(b.run(&["get", "/k"]).raw, "merged");

@@ -107,26 +107,32 @@ fn reads_and_writes_print_objects() {
 
 #[test]
 fn status_shows_the_node_and_its_stores() {
-    let home = Home::initialised();
+    let home = Home::new();
+    home.run(&["init", "--name", "attic"]).ok();
     let without = home.run(&["status"]).ok();
-    assert!(without.contains("running  no;"), "{without}");
+    assert!(
+        without.starts_with("STOPPED: no node is running here"),
+        "{without}"
+    );
     let _node = home.up();
     home.run(&["store", "create", "notes"]).ok();
     home.run(&["--store", "notes", "put", "/hello", "world"])
         .ok();
     let status = home.run(&["status"]).ok();
-    let head: Vec<&str> = status.lines().take(5).collect();
-    insta::assert_snapshot!(head.join("\n"), @r#"
-    node     [id]
-    version  0.1.0
-    data     [home]/data
-    socket   [home]/data/run/sock
-    running  since [time], process [pid]
-    "#);
-    assert!(
-        status.contains("store    [uuid] (notes)\n  1 entries, 1 keys, log "),
-        "{status}"
-    );
+    let head: Vec<&str> = status.lines().take(4).collect();
+    insta::assert_snapshot!(head.join("\n"), @"
+    OK: no other members, no conflicts
+    attic ([short]), admin, up since [time], lattice 0.1.0, process [pid]
+    data    [home]/data
+    socket  [home]/data/run/sock
+    ");
+    let notes = status.lines().find(|line| line.starts_with("  notes "));
+    let cells: Vec<&str> = notes.unwrap().split_whitespace().collect();
+    assert_eq!(cells[..3], ["notes", "1", "1"], "{status}");
+    assert!(status.contains("  data * "), "{status}");
+    let whole = home.run(&["status", "-v"]).ok();
+    assert!(whole.contains("attic ([id])"), "{whole}");
+    assert!(whole.contains("authors in notes"), "{whole}");
     let json = &home.run(&["status", "--json"]).json()[0];
     let mut fields: Vec<&String> = json.as_object().unwrap().keys().collect();
     fields.sort();
@@ -160,12 +166,16 @@ fn chosen_store_is_the_default() {
     exit 0
     "#);
     home.run(&["put", "/a", "in notes"]).ok();
-    insta::assert_snapshot!(home.run(&["store", "list"]), @"
-      [uuid] (data)
-      [uuid] (root)
-    * [uuid] (notes)
-    exit 0
-    ");
+    let listed = home.run(&["store", "list"]).ok();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 4, "{listed}");
+    assert!(lines[0].starts_with("STORE "), "{listed}");
+    for (line, name) in lines[1..].iter().zip(["data ", "root ", "notes * "]) {
+        assert!(
+            line.starts_with(name) && line.contains("[uuid]"),
+            "{listed}"
+        );
+    }
     assert_eq!(
         home.run(&["--store", "notes", "get", "/a"]).ok(),
         "in notes"

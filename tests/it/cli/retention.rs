@@ -139,7 +139,7 @@ fn history_ends_by_itself_in_a_node_that_runs() {
     });
     assert!(status()["history"]["trouble"].is_null());
     let shown = home.run(&["status"]).ok();
-    assert!(shown.contains("  history "), "{shown}");
+    assert!(shown.contains("data: history "), "{shown}");
     for number in 0..5 {
         let key = format!("/k/{number}");
         assert_eq!(home.run(&["get", &key]).raw, value);

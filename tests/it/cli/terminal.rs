@@ -129,7 +129,7 @@ fn lines_fit_into_the_terminal() {
             &["log"],
             &["history", "/fit/a"],
         ] {
-            let shown = shown(&home, command, columns);
+            let shown = shown(&home, &[command, &["--color", "never"]].concat(), columns);
             assert!(shown.lines().count() > 1, "{command:?}: {shown}");
             for line in shown.lines() {
                 assert!(width(line) <= columns.into(), "{command:?}: {line:?}");
@@ -145,8 +145,99 @@ fn delimiter_shows_beginnings_and_keys_in_order() {
     for key in ["/d/a", "/d/b/1", "/d/b/2", "/d/c", "/d/\u{1b}[31m/x"] {
         home.run(&["put", key, "v"]).ok();
     }
-    let listed = shown(&home, &["list", "/d/", "--delimiter", "/"], 80);
-    assert_eq!(listed, "/d/\\x1b[31m/\n/d/a\tv\n/d/b/\n/d/c\tv\n");
+    let listed = screen(&home, &["list", "/d/", "--delimiter", "/"]);
+    let keys = listed.lines().map(|line| line.split(' ').next().unwrap());
+    let keys: Vec<&str> = keys.collect();
+    assert_eq!(
+        keys,
+        ["KEY", "/d/\\x1b[31m/", "/d/a", "/d/b/", "/d/c"],
+        "{listed}"
+    );
+}
+
+// The text on a terminal of 80 columns without colours.
+fn screen(home: &Home, arguments: &[&str]) -> String {
+    shown(home, &[arguments, &["--color", "never"]].concat(), 80)
+}
+
+/// A person saw 64 digits after each put, ragged columns, and no end of the state in a watch.
+#[test]
+fn terminal_shows_names_ages_and_tables() {
+    let home = Home::new();
+    home.run(&["init", "--name", "attic"]).ok();
+    let _node = home.up();
+    let put = screen(&home, &["put", "/demo/x", "again"]);
+    let (key, id) = put.trim().rsplit_once("  ").unwrap();
+    assert_eq!(key, "ok  /demo/x");
+    assert!(
+        id.len() == 8 && id.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        "{put}"
+    );
+    let listed = screen(&home, &["list"]);
+    assert!(
+        listed.starts_with("KEY      VALUE  BY     WRITTEN\n/demo/x  again  attic  "),
+        "{listed}"
+    );
+    assert!(!listed.contains('\t'), "{listed}");
+    let history = screen(&home, &["history", "/demo/x"]);
+    assert!(
+        history.contains("again") && history.contains("attic"),
+        "{history}"
+    );
+    let log = screen(&home, &["log", "attic"]);
+    assert!(
+        log.starts_with("SEQ  WRITTEN ") && log.contains("put /demo/x=again"),
+        "{log}"
+    );
+
+    let mut watch = home.command(&["watch", "/demo/", "-c", "2", "--color", "never"]);
+    watch.stdin(Stdio::null());
+    let watch = OnTerminal::start(watch, 80);
+    watch.wait_for("-- live --");
+    home.run(&["delete", "/demo/x"]).ok();
+    let watched = watch.end();
+    let lines: Vec<&str> = watched.lines().collect();
+    assert!(
+        lines[0].ends_with("put       attic     /demo/x           again"),
+        "{watched}"
+    );
+    assert_eq!(lines[1].chars().count(), 80, "{watched}");
+    assert!(
+        lines[2].ends_with("  delete    attic     /demo/x"),
+        "{watched}"
+    );
+
+    let missing = home.run(&["get", "/demo/x"]);
+    assert!(
+        missing.stderr.contains("it was deleted ") && missing.stderr.contains(" by attic"),
+        "{missing}"
+    );
+    assert_eq!(missing.code, 3);
+}
+
+#[test]
+fn colours_follow_the_flag_the_stream_and_the_environment() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["put", "/a", "1"]).ok();
+    let coloured = |arguments: &[&str], no_color: &str| {
+        let mut command = home.command(arguments);
+        command.env("NO_COLOR", no_color);
+        OnTerminal::start(command, 80).end().contains('\u{1b}')
+    };
+    assert!(coloured(&["list"], ""));
+    assert!(!coloured(&["list"], "1"));
+    assert!(!coloured(&["list", "--color", "never"], ""));
+    assert!(coloured(&["list", "--color", "always"], "1"));
+    // A pipe has lines for scripts, unless it is to be as a terminal is.
+    assert_eq!(home.run(&["list"]).raw, "/a\t1\n");
+    let always = home.run(&["list", "--color", "always"]).raw;
+    assert!(
+        always.contains("KEY") && always.contains('\u{1b}'),
+        "{always}"
+    );
+    let peers = home.run(&["peers"]).raw;
+    assert!(!peers.contains('\u{1b}'), "{peers}");
 }
 
 #[test]

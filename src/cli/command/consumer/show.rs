@@ -13,7 +13,11 @@ use crate::cli::{
     command::consumer::{name::Name, object},
     exit::Failure,
     input::time::{brief, date_time},
-    output::print::{Output, escape, harmless, shorten},
+    output::{
+        print::{Output, escape, harmless},
+        width::shorten,
+    },
+    screens::consumers::{self, prefixes},
     session::{Context, Lifetime},
 };
 
@@ -45,9 +49,8 @@ impl List {
                 "this store has no consumers; create one with `lattice consumer create`",
             );
         }
-        consumers
-            .iter()
-            .try_for_each(|status| out.line(&line(status)))
+        let lines = consumers::draw(&consumers, &out.screen());
+        lines.iter().try_for_each(|line| out.line(line))
     }
 }
 
@@ -245,30 +248,4 @@ pub(super) fn idle(status: &api::ConsumerStatus) -> Option<String> {
         (_, "empty") => Some("nothing new".to_owned()),
         _ready => None,
     }
-}
-
-fn line(status: &api::ConsumerStatus) -> String {
-    let seen = match status.last_seen_ms {
-        0 => "never seen".to_owned(),
-        ms => format!("seen {}", brief(ms, Clock::system().now_ms())),
-    };
-    format!(
-        "{:<16} {:<8} {}  backlog {}, outstanding {}, in flight {}, redelivered {}, dead {}, {seen}",
-        status.consumer,
-        status.state,
-        prefixes(status),
-        status.backlog_entries,
-        status.outstanding,
-        status.in_flight,
-        status.redelivered,
-        status.dead,
-    )
-}
-
-fn prefixes(status: &api::ConsumerStatus) -> String {
-    if status.prefixes.is_empty() {
-        return "all".to_owned();
-    }
-    let prefixes: Vec<_> = status.prefixes.iter().map(|key| escape(key)).collect();
-    prefixes.join(" ")
 }

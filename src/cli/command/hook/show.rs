@@ -1,14 +1,13 @@
 //! `hook list`, `pause`, `resume`, `remove`.
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
-use lattice::{api::whole, clock::Clock, wire::api};
+use lattice::{api::whole, wire::api};
 
 use crate::cli::{
     command::hook::{name::Name, object},
     exit::Failure,
-    input::time::brief,
     output::print::{escape, harmless},
+    screens::hooks,
     session::{Context, Lifetime},
 };
 
@@ -40,9 +39,7 @@ impl List {
                 "this node has no hooks; add one with `lattice hook add`",
             );
         }
-        hooks
-            .iter()
-            .try_for_each(|hook| print_status(context, hook))
+        print_all(context, &hooks.iter().collect::<Vec<_>>())
     }
 }
 
@@ -104,62 +101,17 @@ impl Remove {
     }
 }
 
-/// Prints the status of a hook on one line, and problems on further lines.
+/// Prints the status of one hook.
 pub(super) fn print_status(context: &mut Context, status: &api::HookStatus) -> Result<(), Failure> {
+    print_all(context, &[status])
+}
+
+fn print_all(context: &mut Context, hooks: &[&api::HookStatus]) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
-        return out.object(&object::Status::new(status));
+        let mut hooks = hooks.iter().map(|hook| object::Status::new(hook));
+        return hooks.try_for_each(|hook| out.object(&hook));
     }
-    let consumer = status.consumer.clone().unwrap_or_default();
-    out.line(&format!(
-        "{:<16} {:<8} {}  done {}, failed {}, running {}, waiting {}, dead {}{}",
-        status.hook,
-        status.state,
-        definition(status),
-        status.done,
-        status.failed,
-        status.running,
-        consumer.outstanding.saturating_sub(status.running),
-        consumer.dead,
-        last(status),
-    ))?;
-    let dead = format!("`lattice hook dead {}` lists the dead letters", status.hook);
-    let notes = [
-        status.reason.as_str(),
-        status.slowed.as_str(),
-        if consumer.dead > 0 { &dead } else { "" },
-    ];
-    let notes = notes.into_iter().filter(|note| !note.is_empty());
-    for note in notes {
-        out.line(&format!("{:<16} {}", "", harmless(note)))?;
-    }
-    Ok(())
-}
-
-// Returns the key prefix, the mode and the action.
-fn definition(status: &api::HookStatus) -> String {
-    let Some(hook) = &status.definition else {
-        return "(not in hooks.toml any more)".to_owned();
-    };
-    let mode = match hook.mode.as_str() {
-        "each" => String::new(),
-        mode => format!(" ({mode})"),
-    };
-    let does = match hook.http.as_str() {
-        "" => hook.run.join(" "),
-        url => format!("POST {url}"),
-    };
-    let on = match hook.on_base64.as_str() {
-        "" => hook.on.clone().into_bytes(),
-        base64 => BASE64_STANDARD.decode(base64).unwrap_or_default(),
-    };
-    format!("{}{mode} -> {}", escape(&on), harmless(&does))
-}
-
-// Returns the outcome and the time of the last run.
-fn last(status: &api::HookStatus) -> String {
-    status.last.as_ref().map_or_else(String::new, |run| {
-        let at = brief(run.at_ms, Clock::system().now_ms());
-        format!(", last {} {}", run.outcome, at.trim())
-    })
+    let lines = hooks::draw(hooks, &out.screen());
+    lines.iter().try_for_each(|line| out.line(line))
 }
