@@ -41,7 +41,8 @@ pub enum Condition {
     Absent,
     /// The key's winner is this entry.
     Head(EntryId),
-    /// The heads of the key, deletes too, are those with this hash ([`Heads::hash`]).
+    /// The heads of the key, deletes too, are those with this hash
+    /// ([`hash_of`](crate::protocol::heads::hash_of)).
     Heads([u8; 32]),
 }
 
