@@ -11,6 +11,7 @@ use crate::{
     disk::Disk,
     id::{Author, EntryId, StoreId},
     limits::SCAN_ROWS,
+    pace::Pace,
     protocol::{
         anchor::Anchor,
         entry::{Entry, VerifiedEntry},
@@ -193,7 +194,9 @@ impl Fold {
     ) -> Result<Base, StateError> {
         let mut changes: BTreeMap<RecordKey, Change> = BTreeMap::new();
         let (layer, mut outlived) = (&self.view.recent, Outlived::default());
+        let mut pace = Pace::start();
         for (key, heads) in &layer.heads {
+            pace.step();
             let before = self.view.flushed.heads(key)?;
             for head in long(&before) {
                 changes.insert(RecordKey::value(key, &head.id), Change::None);

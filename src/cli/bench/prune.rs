@@ -89,7 +89,9 @@ impl Prune {
     ) -> Result<(), Failure> {
         let mut callers = Callers::new(callers, Some(self.keys), value(self.setup.value));
         let time = Duration::from_secs_f64(self.setup.secs);
-        let mut calm = callers.turn(store, time).await?;
+        let mut calm = callers.turn(store, time.min(CALM_MAX)).await?;
+        // What the calm turn wrote is not of the room that pruning takes.
+        drop_all(store).await?;
         let pruning = Pruning::start(store, path);
         let mut pruned = callers.turn(store, time).await?;
         let done = pruning.stop().await?;
@@ -211,6 +213,8 @@ const RATE_MIN: f64 = 0.75;
 /// Goal: room on disk beyond `LIVE_TIMES` the rows of the store.
 const BEYOND_MIB: f64 = 256.0;
 const LIVE_TIMES: f64 = 5.0;
+/// Time of a calm turn: a longer one would only fill the disk.
+const CALM_MAX: Duration = Duration::from_secs(30);
 /// Pause between two prunings.
 const PRUNE_EVERY: Duration = Duration::from_millis(500);
 const MEASURE_EVERY: Duration = Duration::from_millis(50);

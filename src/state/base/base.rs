@@ -14,6 +14,7 @@ use crate::{
     disk::{Disk, Open},
     id::{EntryId, StoreId},
     limits::BASE_MANIFEST_BYTES_MAX,
+    pace::Pace,
     protocol::{heads::Heads, heads_row::decode_heads, sync::PartName},
     state::{
         StateError,
@@ -309,10 +310,11 @@ impl Base {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn check(&self) -> Result<u64, StateError> {
-        let mut records = 0;
+        let (mut records, mut pace) = (0, Pace::start());
         for (part, info) in self.parts.iter().zip(&self.manifest.parts) {
             let mut of_part = 0;
             for chunk in 0..part.len() {
+                pace.step();
                 of_part += part.read(chunk)?.len() as u64;
             }
             if of_part != info.records {

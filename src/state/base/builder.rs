@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     disk::{Disk, Open},
     limits::BASE_MANIFEST_BYTES_MAX,
+    pace::Pace,
     protocol::merkle::Levels,
     state::{
         StateError,
@@ -40,6 +41,7 @@ pub(crate) struct BaseBuilder<'a> {
     // The part that is written, and its last key.
     part: Option<(PartWriter, RecordKey)>,
     parts: Vec<PartInfo>,
+    pace: Pace,
 }
 
 impl<'a> BaseBuilder<'a> {
@@ -59,6 +61,7 @@ impl<'a> BaseBuilder<'a> {
             levels,
             part: None,
             parts: Vec::new(),
+            pace: Pace::start(),
         })
     }
 
@@ -146,6 +149,7 @@ impl<'a> BaseBuilder<'a> {
     }
 
     fn push(&mut self, key: &RecordKey, body: &[u8]) -> Result<(), StateError> {
+        self.pace.step();
         if self.ends_before(key) {
             self.end_part()?;
         }
