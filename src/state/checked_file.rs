@@ -44,7 +44,7 @@ impl CheckedFile {
     ) -> Result<Self, StateError> {
         let file = disk.open(path, Open::Existing)?;
         let bytes = file.len()?;
-        let sums = Pages::take_sums(disk.as_ref(), path, bytes);
+        let sums = Pages::take_sums(&disk, path, bytes);
         if bytes == 0 {
             return Err(StateError::damaged("it is empty"));
         }
@@ -101,7 +101,7 @@ impl CheckedFile {
         };
         file.write(fill)?;
         // The sums of a file that had this name before, if any are left.
-        drop(Pages::take_sums(file.disk.as_ref(), path, 0));
+        drop(Pages::take_sums(&file.disk, path, 0));
         file.disk.rename(&unfinished, path)?;
         if let Some(dir) = path.parent() {
             file.disk.sync_dir(dir)?;
@@ -158,7 +158,7 @@ impl Drop for CheckedFile {
         let sums = match closed {
             Ok(()) if !self.failed.load(Ordering::Relaxed) => self
                 .pages
-                .leave_sums(self.disk.as_ref(), &self.path)
+                .leave_sums(&self.disk, &self.path)
                 .map_err(StateError::from),
             closed => closed,
         };

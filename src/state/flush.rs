@@ -181,6 +181,9 @@ impl Write {
     fn run(&self, db: &Database) -> Result<Flushed, StateError> {
         let mut write = db.begin_write()?;
         write.set_durability(self.durability)?;
+        // After a crash the file is opened without a walk through all of it. `Pages` has the sums of its
+        // blocks, and compares them as they are read.
+        write.set_quick_repair(true);
         let mut pace = Pace::start();
         {
             let mut heads = write.open_table(HEADS_TABLE)?;

@@ -27,6 +27,7 @@ mod shared_tree;
 mod stage;
 mod state;
 mod stored;
+mod sums;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,12 @@
 //! redb checks its own sums only when it repairs; on an ordinary read a flipped bit can make a
 //! look-up miss a row without any error. This module compares every block that is read with the sum
 //! that it had when it was written or first read. A clean close leaves the sums in a file beside
-//! the redb file. After a crash redb checks the whole file once, and the sums are taken from the
-//! blocks that it reads.
+//! the redb file. Where they are not kept with each sync, redb checks the whole file once after a
+//! crash, and the sums are taken from the blocks that it reads.
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,8 +22,9 @@ use redb::StorageBackend;
 use twox_hash::XxHash3_64;
 
 use crate::{
-    disk::{Disk, DiskFile, Open},
+    disk::{Disk, DiskFile},
     limits::UNSYNCED_BYTES_MAX,
+    state::sums::{Sums, SumsFile},
 };
 
 const BLOCK: u64 = 4096;
@@ -31,11 +32,22 @@ const BLOCK: u64 = 4096;
 const PAGES_HELD: usize = 8;
 // Time that a disk of half a GiB/s takes to write a piece.
 const PIECE_REST: Duration = Duration::from_millis(1);
-const MAGIC: &[u8; 8] = b"LTSUMS2\n";
+
+/// The blocks of a file that was opened whose sums are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// All that redb has used: it was closed.
+    Closed,
+    /// All that redb has used: it was not closed, and is as its last commit or the beginning of the next
+    /// one left it.
+    AfterCrash,
+    /// None. redb must check the whole file.
+    None,
+}
 
 /// A file whose blocks are checked when they are read.
 //
-// Locks: `sums` before the file, `unsynced` alone; nothing is awaited under either.
+// Locks: `sums` before the file and `kept`, `unsynced` alone; nothing is awaited under any.
 #[derive(Debug, Clone)]
 pub(crate) struct Pages {
     file: Arc<dyn DiskFile>,
@@ -47,6 +59,8 @@ pub(crate) struct Pages {
     unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
     // See `set_at_once`.
     at_once: Arc<AtomicBool>,
+    // The sums file, if it is kept with each sync.
+    kept: Option<Arc<Mutex<SumsFile>>>,
 }
 
 impl Pages {
@@ -57,6 +71,7 @@ impl Pages {
             sums: Arc::new(Mutex::new(sums)),
             unsynced: Arc::default(),
             at_once: Arc::default(),
+            kept: None,
         }
     }
 
@@ -66,49 +81,83 @@ impl Pages {
         self.at_once.store(at_once, Ordering::Relaxed);
     }
 
+    /// Opens the redb file at `path` with the sums that are kept beside it. From now on they are kept with
+    /// each sync, so that they are known after a crash, too.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(crate) fn keeping_sums(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        file: Arc<dyn DiskFile>,
+    ) -> io::Result<(Self, Known)> {
+        let bytes = file.len()?;
+        let (mut kept, read) = SumsFile::open(disk, path);
+        let mut read = read.filter(|_| bytes > 0);
+        let is_of_file = match &mut read {
+            Some(read) if read.closed.is_none() => is_header(file.as_ref(), read)?,
+            Some(read) => read.closed == Some(bytes),
+            None => false,
+        };
+        let (sums, known) = match read.filter(|_| is_of_file) {
+            Some(read) if read.closed.is_some() => {
+                // Later writes make it a file that was not closed.
+                kept.add(&read.sums, Vec::new(), None)?;
+                (read.sums, Known::Closed)
+            }
+            Some(read) => (read.sums, Known::AfterCrash),
+            None => {
+                kept.remove()?;
+                (Vec::new(), Known::None)
+            }
+        };
+        let pages = Self {
+            kept: Some(Arc::new(Mutex::new(kept))),
+            ..Self::new(file, sums)
+        };
+        Ok((pages, known))
+    }
+
     /// Reads the sums that a clean close left, and removes their file: the sums are valid only
     /// until the next write.
     ///
     /// Returns `None` when there are no sums, or they are not for a file of `file_bytes`.
-    pub(crate) fn take_sums(disk: &dyn Disk, path: &Path, file_bytes: u64) -> Option<Vec<u64>> {
-        let sums_path = sums_path(path);
-        let file = disk.open(&sums_path, Open::Existing).ok()?;
-        let read = read_sums(file.as_ref(), file_bytes);
-        disk.remove(&sums_path).ok()?;
-        // Without this sync, the sums file could reappear after a power cut, and every block
+    pub(crate) fn take_sums(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        file_bytes: u64,
+    ) -> Option<Vec<u64>> {
+        let (mut kept, read) = SumsFile::open(Arc::clone(disk), path);
+        // If the removal is not durable, the sums file could reappear after a power cut, and every block
         // written since would look damaged.
-        disk.sync_dir(path.parent()?).ok()?;
-        read
+        kept.remove().ok()?;
+        let read = read?;
+        (read.closed == Some(file_bytes)).then_some(read.sums)
     }
 
     /// Writes the sums beside the file. Call it when the file is no longer written to.
     ///
     /// # Errors
     /// Any error of the file system. After an error the next open is slower, and as safe.
-    pub(crate) fn leave_sums(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&self.file.len()?.to_le_bytes());
-        for sum in self.sums().iter() {
-            bytes.extend_from_slice(&sum.to_le_bytes());
-        }
-        let check = blake3::hash(&bytes);
-        bytes.extend_from_slice(check.as_bytes());
-        let sums_path = sums_path(path);
-        let file = match disk.open(&sums_path, Open::New) {
-            // The file with old sums could not be removed before.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let file = disk.open(&sums_path, Open::Existing)?;
-                file.set_len(0)?;
-                file
+    pub(crate) fn leave_sums(&self, disk: &Arc<dyn Disk>, path: &Path) -> io::Result<()> {
+        let (length, written) = (self.file.len()?, self.take_unsynced());
+        let sums = self.sums();
+        match &self.kept {
+            Some(kept) => {
+                // The header is written in place, and is known when it was closed.
+                let changed = written.into_iter().chain([(0, 1)]);
+                let changed = changed.flat_map(blocks_of).collect();
+                lock(kept).add(&sums, changed, Some(length))
             }
-            opened => opened?,
-        };
-        file.write_at(&bytes, 0)?;
-        file.sync_data()
+            None => {
+                let (mut left, _sums) = SumsFile::open(Arc::clone(disk), path);
+                left.begin(&sums, Some(length))
+            }
+        }
     }
 
     fn sums(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sums)
     }
 
     // Compares blocks as `check` does, without the lock while it hashes: many threads read the file
@@ -197,7 +246,8 @@ impl StorageBackend for Pages {
 
     // Called at the end of a transaction, which may have written a hundred MiB.
     fn sync_data(&self) -> io::Result<()> {
-        let written = std::mem::take(&mut *self.unsynced());
+        let written = self.take_unsynced();
+        self.keep_sums(&written)?;
         if !self.at_once.load(Ordering::Relaxed) {
             self.write_back(written);
         }
@@ -219,7 +269,29 @@ impl StorageBackend for Pages {
 
 impl Pages {
     fn unsynced(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
-        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unsynced)
+    }
+
+    fn take_unsynced(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut *self.unsynced())
+    }
+
+    // redb syncs the pages of a commit before it makes that the newest one, by a second write of the header
+    // and a second sync. So the sums are durable before, and they still fit the commit before, whose pages
+    // are not written to. The sum of that second header may be lost by a power cut; then redb checks the
+    // whole file.
+    fn keep_sums(&self, written: &[(u64, u64)]) -> io::Result<()> {
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        let written = written.iter().copied().flat_map(blocks_of);
+        let changed: Vec<u32> = written.collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        // Readers go on during the write.
+        let sums = self.sums().clone();
+        lock(kept).add(&sums, changed, None)
     }
 
     // Writes dirty pages to the disk piece by piece, by offset. redb writes page by page, each 131
@@ -277,25 +349,24 @@ impl Pages {
     }
 }
 
-fn read_sums(file: &dyn DiskFile, file_bytes: u64) -> Option<Vec<u64>> {
-    let mut bytes = vec![0; usize_of(file.len().ok()?)];
-    file.read_at(&mut bytes, 0).ok()?;
-    let (body, check) = bytes.split_last_chunk::<32>()?;
-    if blake3::hash(body).as_bytes() != check {
-        return None;
-    }
-    let (len, sums) = body.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
-    if u64::from_le_bytes(*len) != file_bytes {
-        return None;
-    }
-    let sums = sums
-        .chunks_exact(8)
-        .map(|sum| sum.try_into().map(u64::from_le_bytes));
-    sums.collect::<Result<_, _>>().ok()
+// Whether block 0 of the file has its last sum or the one before, which is then its sum.
+fn is_header(file: &dyn DiskFile, read: &mut Sums) -> io::Result<bool> {
+    let mut block = vec![0; usize_of(BLOCK.min(file.len()?))];
+    file.read_at(&mut block, 0)?;
+    let (found, header) = (sum(0, &block), slot(&mut read.sums, 0));
+    let is_known = found == *header || found == read.header_before;
+    *header = found;
+    Ok(is_known)
 }
 
-fn sums_path(path: &Path) -> PathBuf {
-    path.with_extension("sums")
+// Numbers of the blocks of a range of bytes.
+fn blocks_of((begin, end): (u64, u64)) -> impl Iterator<Item = u32> {
+    let number = |block: u64| u32::try_from(block).expect("a state file has less than 16 TiB");
+    number(begin / BLOCK)..number(end.div_ceil(BLOCK))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn slot(sums: &mut Vec<u64>, number: u64) -> &mut u64 {

@@ -27,7 +27,7 @@ use crate::{
         flush::Flusher,
         flushed::Flushed,
         guarded::guarded,
-        pages::Pages,
+        pages::{Known, Pages},
         shared_tree::SharedTree,
         stage::Staged,
         stored::read_stored,
@@ -112,21 +112,20 @@ impl State {
             }
             Err(error) => return Err(error.into()),
         };
-        let bytes = file.len()?;
-        let sums = Pages::take_sums(disk.as_ref(), path, bytes);
-        let unclean = sums.is_none() && bytes > 0;
-        let pages = Pages::new(file, sums.unwrap_or_default());
+        let is_empty = file.len()? == 0;
+        let (pages, known) = Pages::keeping_sums(Arc::clone(&disk), path, file)?;
         let backend = pages.clone();
         let (db, stored, flushed, counts, (citers, has_taken_back)) = guarded(move || {
             let mut db = redb::Builder::new()
                 .set_cache_size(STATE_CACHE_BYTES)
                 .create_with_backend(backend)?;
-            if unclean && !db.check_integrity()? {
+            if known == Known::None && !is_empty && !db.check_integrity()? {
                 return Err(StateError::damaged(
                     "its own check fails after an unclean stop",
                 ));
             }
-            let write = db.begin_write()?;
+            let mut write = db.begin_write()?;
+            write.set_quick_repair(true);
             write.open_table(HEADS_TABLE)?;
             write.open_table(EXPIRY_TABLE)?;
             write.open_table(NOTES_TABLE)?;
@@ -512,7 +511,7 @@ impl State {
         } = self;
         drop((staged, shown));
         flusher.stop()?;
-        pages.leave_sums(disk.as_ref(), &path)?;
+        pages.leave_sums(&disk, &path)?;
         Ok(())
     }
 }

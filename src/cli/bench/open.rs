@@ -70,7 +70,8 @@ impl Open {
         }
         killed(&dir, self.setup.value).await?;
         let unclean = reopen(&dir, 1).await?;
-        report.figure("open after a kill", millis(unclean), "ms")?;
+        let goal = Goal::AtMost(KILLED_MS);
+        report.against("open after a kill", millis(unclean), "ms", goal)?;
         let log = self.rebuild(&dir, rows, scratch, report).await?;
         report.figure("rebuild from the log to redb alone", log, "")?;
         report.case("the same store, all of it in a base".to_owned())?;
@@ -204,6 +205,8 @@ fn millis(time: Duration) -> f64 {
 
 /// Goal: time to open a million entries after a clean close.
 const CLEAN_MS: f64 = 100.0;
+/// Goal: time to open a store after a kill.
+const KILLED_MS: f64 = 300.0;
 /// Goal: rows per second of a rebuild, divided by those of redb alone.
 const REBUILD_RATIO: f64 = 0.7;
 /// Times that the store is opened after a clean close; the shortest counts.

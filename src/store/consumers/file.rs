@@ -89,7 +89,7 @@ impl File {
             opened => (opened?, false),
         };
         let bytes = file.len()?;
-        let sums = Pages::take_sums(disk.as_ref(), path, bytes);
+        let sums = Pages::take_sums(&disk, path, bytes);
         let unclean = sums.is_none() && bytes > 0;
         let pages = Pages::new(file, sums.unwrap_or_default());
         let backend = pages.clone();
@@ -148,7 +148,7 @@ impl File {
     pub(super) fn close(self) -> Result<(), ConsumerError> {
         let db = self.db;
         guarded(move || db.close().map_err(ConsumerError::of_file))?;
-        Ok(self.pages.leave_sums(self.disk.as_ref(), &self.path)?)
+        Ok(self.pages.leave_sums(&self.disk, &self.path)?)
     }
 }
 

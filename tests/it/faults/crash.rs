@@ -255,6 +255,9 @@ async fn check(
         Ok(store) => store,
         Err(error) => panic!("{context}: does not open: {error:?}"),
     };
+    let mended = soon(store.status()).await.recovered;
+    let is_of_state = |what: &String| what.contains("state");
+    assert!(!mended.iter().any(is_of_state), "{context}: {mended:?}");
     let found = all_entries(&store).await;
     check_entries(recording, &found, durable, context);
     let expected = shown_of(found.values().flatten());

@@ -217,6 +217,24 @@ fn s9_cut_missing_or_garbage_state_is_rebuilt() {
     });
 }
 
+/// After a crash the state file is opened without a walk through all of it: the sums of its blocks are
+/// there. Damage is found when the block is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn state_file_is_not_read_through_after_a_crash() {
+    let (closed, stopped, truth) = images().await;
+    let mut read = Vec::new();
+    for (name, image) in [("closed", &closed), ("stopped", &stopped)] {
+        let disk = MemDisk::new(image);
+        let store = open(&disk).await.unwrap();
+        read.push(disk.reads_of(&state_path()));
+        assert_eq!(soon(store.status()).await.recovered, [] as [String; 0]);
+        check_reads(&store, &truth, name).await;
+    }
+    let all = stopped[&state_path()].len();
+    println!("{read:?} of {all} bytes of the state file were read");
+    assert!(read[1] < read[0] + all as u64 / 8, "{read:?} of {all}");
+}
+
 /// The sums of a clean close are true once. Where they come back after the file has changed (a
 /// removal that was not durable), they must do no harm.
 #[test]

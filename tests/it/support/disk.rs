@@ -67,6 +67,8 @@ struct Inner {
     quota: Option<u64>,
     free: Option<u64>,
     reads: Reads,
+    // Bytes read by inode.
+    read: BTreeMap<usize, u64>,
     // Handles by inode.
     open: BTreeMap<usize, usize>,
     open_max: Option<usize>,
@@ -167,6 +169,13 @@ impl MemDisk {
     /// Returns how often files were read, and how much.
     pub(crate) fn reads(&self) -> Reads {
         self.inner().reads
+    }
+
+    /// Bytes that were read of the file that has this name now.
+    pub(crate) fn reads_of(&self, path: &Path) -> u64 {
+        let inner = self.inner();
+        let read = inner.names.get(path).and_then(|file| inner.read.get(file));
+        read.copied().unwrap_or(0)
     }
 
     /// Returns how many operations were recorded.
@@ -354,6 +363,7 @@ impl DiskFile for MemFile {
         inner.count(false)?;
         inner.reads.calls += 1;
         inner.reads.bytes += buf.len() as u64;
+        *inner.read.entry(self.inode).or_default() += buf.len() as u64;
         let from = usize::try_from(offset).unwrap();
         let bytes = inner.files[self.inode].get(from..from + buf.len());
         buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
