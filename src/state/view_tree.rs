@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     ops::{Bound, ControlFlow},
+    sync::mpsc,
+    thread,
 };
 
 use bytes::Bytes;
@@ -166,7 +168,7 @@ impl Rows for View {
         let mut pace = Pace::start();
         let (go_on, stop) = (ControlFlow::Continue(()), ControlFlow::Break(()));
         let mut is_stopped = false;
-        self.flushed.rows(range, |key, stored| {
+        let each = |key: &[u8], stored: &RowHash| {
             pace.step();
             let mut is_replaced = false;
             while let Some((newer, heads)) = newer.next_if(|(newer, _)| *newer <= key) {
@@ -176,12 +178,16 @@ impl Rows for View {
                     return Ok(stop);
                 }
             }
-            if !is_replaced && !row(key, &RowHash::of(stored)) {
+            if !is_replaced && !row(key, stored) {
                 is_stopped = true;
                 return Ok(stop);
             }
             Ok(go_on)
-        })?;
+        };
+        match from.is_empty() && to.is_none() {
+            true => self.hashed_ahead(each)?,
+            false => self.hashed(range, each)?,
+        }
         for (key, heads) in newer.filter(|_| !is_stopped) {
             pace.step();
             if is_there(heads) && !row(key, &hash(heads)) {
@@ -191,6 +197,81 @@ impl Rows for View {
         Ok(())
     }
 }
+
+impl View {
+    // Calls `each` with the rows of a range of the file.
+    fn hashed(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        mut each: impl FnMut(&[u8], &RowHash) -> Result<ControlFlow<()>, StateError>,
+    ) -> Result<(), StateError> {
+        self.flushed
+            .rows(range, |key, row| each(key, &RowHash::of(row)))
+    }
+
+    // Calls `each` with all rows of the file. Another thread reads and hashes those to come.
+    fn hashed_ahead(
+        &self,
+        mut each: impl FnMut(&[u8], &RowHash) -> Result<ControlFlow<()>, StateError>,
+    ) -> Result<(), StateError> {
+        let (batches, coming) = mpsc::sync_channel(BATCHES_AHEAD);
+        thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let (mut batch, mut pace) = (HashedRows::default(), Pace::start());
+                let all = (Bound::Unbounded, Bound::Unbounded);
+                let read = self.hashed(all, |key, hash| {
+                    pace.step();
+                    batch.push(key, *hash);
+                    let is_full = batch.rows.len() >= BATCH_ROWS;
+                    let is_over = is_full && batches.send(std::mem::take(&mut batch)).is_err();
+                    Ok(match is_over {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    })
+                });
+                // Nobody waits for it if `each` has ended.
+                drop(batches.send(batch));
+                read
+            });
+            for batch in coming {
+                for (key, hash) in batch.iter() {
+                    if each(key, hash)?.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            reader
+                .join()
+                .unwrap_or_else(|_panic| Err(StateError::damaged("its reader has panicked")))
+        })
+    }
+}
+
+// Rows in order: the keys one behind the other, and the end and hash of each.
+#[derive(Debug, Default)]
+struct HashedRows {
+    keys: Vec<u8>,
+    rows: Vec<(usize, RowHash)>,
+}
+
+impl HashedRows {
+    fn push(&mut self, key: &[u8], hash: RowHash) {
+        self.keys.extend_from_slice(key);
+        self.rows.push((self.keys.len(), hash));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &RowHash)> {
+        let mut begin = 0;
+        self.rows.iter().map(move |(end, hash)| {
+            let key = &self.keys[begin..*end];
+            begin = *end;
+            (key, hash)
+        })
+    }
+}
+
+const BATCH_ROWS: usize = 1024;
+const BATCHES_AHEAD: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -90,7 +90,7 @@ impl Prune {
         let mut callers = Callers::new(callers, Some(self.keys), value(self.setup.value));
         let time = Duration::from_secs_f64(self.setup.secs);
         let mut calm = callers.turn(store, time.min(CALM_MAX)).await?;
-        // What the calm turn wrote is not of the room that pruning takes.
+        // The entries of the calm turn are not of the room that pruning takes.
         drop_all(store).await?;
         let pruning = Pruning::start(store, path);
         let mut pruned = callers.turn(store, time).await?;

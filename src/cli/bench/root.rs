@@ -12,7 +12,7 @@ use lattice::{
 use crate::cli::{
     bench::{
         error::failed,
-        load::{Keys, scatter, value},
+        load::{Callers, Keys, scatter, value},
         open::fill,
         report::{Goal, Report},
         scratch::{self, Scratch},
@@ -53,6 +53,13 @@ impl Root {
         scratch::close(node).await?;
         let node = scratch::open(&dir).await?;
         let store = node.data();
+        let mut callers = Callers::new(CALLERS, Some(self.keys as u64), value(self.setup.value));
+        let time = Duration::from_secs_f64(self.setup.secs);
+        let off = callers.turn(&store, time).await?;
+        drop(store);
+        scratch::close(node).await?;
+        let node = scratch::open(&dir).await?;
+        let store = node.data();
         let first = millis(root(&store).await?);
         let mut at_rest = f64::MAX;
         for _time in 0..AT_REST_TIMES {
@@ -75,6 +82,10 @@ impl Root {
             report.figure(&format!("root after {changes} changes"), after, "ms")?;
         }
         self.prove(&store, report).await?;
+        let on = callers.turn(&store, time).await?;
+        report.figure("puts/s before the first root", off.rate(), "/s")?;
+        let ratio = on.rate() / off.rate().max(f64::MIN_POSITIVE);
+        report.against("puts/s with the tree", ratio, "x", Goal::AtLeast(PUTS_MIN))?;
         scratch::close(node).await
     }
 
@@ -143,6 +154,10 @@ const AT_REST_MS: f64 = 2.0;
 const VERIFY_US: f64 = 50.0;
 /// Goal: bytes of a proof.
 const PROOF_BYTES: f64 = 1024.0;
+/// Goal: puts while the tree is kept, against puts while nobody has asked for a root.
+const PUTS_MIN: f64 = 0.97;
+/// Callers that put at the same time.
+const CALLERS: usize = 256;
 /// Puts in each entry while the store is filled.
 const ENTRY_OPS: usize = 1000;
 /// Roots at rest, and roots after changes; the fastest counts.
