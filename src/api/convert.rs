@@ -14,7 +14,7 @@ use crate::{
         change::{Change, EntryRef, Kind},
         entry::{Op, cause::Cause},
         frontier::FrontierTip,
-        heads::{Head, Heads},
+        heads::{Head, Heads, hash_of},
     },
     store::{
         ClosedFork, Condition, Damage, HeadItem, History, HistoryEntry, Item, KnownFork, LogEntry,
@@ -68,6 +68,25 @@ pub(super) fn condition(if_absent: bool, if_head: &[u8]) -> Result<Option<Condit
             "a put takes if_absent or if_head, not both",
         )),
     }
+}
+
+/// Reads the condition of a streamed write.
+///
+/// # Errors
+/// An error if both conditions are given, or if an entry id does not have 32 bytes.
+pub(super) fn condition_of_op(op: &api::Op) -> Result<Option<Condition>, ApiError> {
+    if op.if_heads.is_empty() {
+        return condition(false, &op.if_head);
+    }
+    if !op.if_head.is_empty() {
+        return Err(ApiError::usage(
+            "two_conditions",
+            "a write takes if_head or if_heads, not both",
+        ));
+    }
+    let id = |id: &Bytes| EntryId::from_slice(id).ok_or_else(|| wrong_length("if_heads", id, 32));
+    let ids: Vec<EntryId> = op.if_heads.iter().map(id).collect::<Result<_, _>>()?;
+    Ok(Some(Condition::Heads(hash_of(ids))))
 }
 
 /// Reads an author. Returns `None` for empty bytes.

@@ -65,7 +65,8 @@ pub(super) async fn batch(
     request: api::BatchRequest,
 ) -> Result<api::Written, ApiError> {
     let store = node.store(&request.store)?;
-    if request.ops.iter().any(|op| !op.if_head.is_empty()) {
+    let has_condition = |op: &api::Op| !op.if_head.is_empty() || !op.if_heads.is_empty();
+    if request.ops.iter().any(has_condition) {
         return Err(ApiError::usage(
             "condition_in_batch",
             "an op of a batch has no condition",

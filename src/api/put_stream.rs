@@ -20,13 +20,12 @@ use tonic::{Status, Streaming};
 
 use crate::{
     api::{convert, error::ApiError},
-    id::EntryId,
     limits::{
         KEY_BYTES_MAX, PAGE_BYTES, PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX,
         REPLY_BYTES_MAX,
     },
     node::Node,
-    store::{Condition, Store, WriteError, Written},
+    store::{Store, WriteError, Written},
     wire::api,
 };
 
@@ -101,8 +100,8 @@ impl PutAnswers {
             requests.push(request.ops.len());
             writes.extend(request.ops.into_iter().map(|op| {
                 bytes += op.key.len() + op.value.len();
-                // `poll_request` checked its length.
-                let condition = EntryId::from_slice(&op.if_head).map(Condition::Head);
+                // `poll_request` has checked it.
+                let condition = convert::condition_of_op(&op).unwrap_or_default();
                 convert::write(convert::op(op, now_ms), condition)
             }));
         }
@@ -153,7 +152,7 @@ impl PutAnswers {
             self.store = Some(self.node.store(&request.store)?);
         }
         for op in &request.ops {
-            convert::condition(false, &op.if_head)?;
+            convert::condition_of_op(op)?;
         }
         Ok(())
     }

@@ -270,6 +270,23 @@ fn conflict_is_listed_and_removed_node_is_out() {
         status.starts_with("WARNING: ") && status.contains("1 conflict: "),
         "{status}"
     );
+    let refused = a.run(&["conflicts", "resolve", "/k", "--pick", "nobody"]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(
+        refused.stderr.contains("no head of /k is meant"),
+        "{refused}"
+    );
+    let heads = a.run(&["heads", "/k", "--json"]).json();
+    let of_b = heads.iter().find(|head| head["value"] == "from b").unwrap();
+    let picked = &of_b["entry"].as_str().unwrap()[..8];
+    a.run(&["conflicts", "resolve", "/k", "--pick", picked])
+        .ok();
+    has(&b, "/k", "from b");
+    insta::assert_snapshot!(a.run(&["conflicts", "resolve", "/k", "--pick", picked]), @r#"
+    error: /k has one head, so there is no conflict
+    hint: `lattice conflicts` lists the keys that have several heads
+    exit 4
+    "#);
     a.run(&["put", "/k", "merged"]).ok();
     has(&b, "/k", "merged");
     insta::assert_snapshot!(b.run(&["conflicts"]), @r#"
