@@ -14,11 +14,13 @@ use crate::cli::{
         delete::Delete,
         demo::Demo,
         diff::Diff,
+        export::{Export, Import},
         get::{Get, Heads, List},
         history::History,
         hook::Hook,
         join::{Invite, Join},
         leave::Leave,
+        lock::Lock,
         log::Log,
         man::{Completions, Man},
         on::On,
@@ -63,6 +65,8 @@ pub(crate) enum Command {
     Delete(Delete),
     Batch(Batch),
     List(List),
+    Export(Export),
+    Import(Import),
     Heads(Heads),
     History(History),
     Diff(Diff),
@@ -72,6 +76,7 @@ pub(crate) enum Command {
     On(Box<On>),
     Hook(Box<Hook>),
     Wait(Wait),
+    Lock(Lock),
     Status(Status),
     Log(Log),
     Root(Root),
@@ -95,6 +100,35 @@ pub(crate) enum Command {
     Bench(Bench),
     Completions(Completions),
     Man(Man),
+}
+
+impl Command {
+    /// Returns whether its answer is about one store.
+    pub(crate) fn is_of_a_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Put(_)
+                | Self::Get(_)
+                | Self::Delete(_)
+                | Self::Batch(_)
+                | Self::List(_)
+                | Self::Export(_)
+                | Self::Import(_)
+                | Self::Heads(_)
+                | Self::History(_)
+                | Self::Diff(_)
+                | Self::Conflicts(_)
+                | Self::Watch(_)
+                | Self::Consumer(_)
+                | Self::On(_)
+                | Self::Lock(_)
+                | Self::Log(_)
+                | Self::Root(_)
+                | Self::Compare(_)
+                | Self::Retention(_)
+                | Self::Prune(_)
+        )
+    }
 }
 
 /// Type commands interactively, with history and completion of commands and keys

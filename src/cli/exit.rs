@@ -75,6 +75,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// A hint for the next step; may be empty.
     pub(crate) hint: String,
+    // The exit code of a program that was run, which is then that of the process.
+    program: Option<u8>,
 }
 
 impl Failure {
@@ -85,7 +87,22 @@ impl Failure {
             exit,
             message: message.into(),
             hint: String::new(),
+            program: None,
         }
+    }
+
+    /// Makes the silent end of a command that ran a program, with the exit code of that.
+    pub(crate) fn of_program(code: u8) -> Self {
+        Self {
+            program: Some(code),
+            ..Self::failed("program", "")
+        }
+    }
+
+    /// Returns the exit code of the process.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        self.program
+            .map_or_else(|| self.exit.into(), ExitCode::from)
     }
 
     /// Makes a failure with exit code 1.
@@ -123,6 +140,7 @@ impl From<ApiError> for Failure {
             exit: Exit::from_code(error.exit_code),
             message: error.message,
             hint: error.hint,
+            program: None,
         }
     }
 }

@@ -57,11 +57,15 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         return verify_proof(verify, file, &cli.global);
     }
     let mut context = Context::new(&cli.global)?;
+    if cli.command.is_of_a_store() {
+        context.note_store_used();
+    }
     let result = match cli.command {
         // These commands handle interrupts themselves.
         Command::Up(up) => up.run(&mut context).await,
         Command::Shell(_) => shell::run(&mut context).await,
         Command::On(on) => on.run(&mut context).await,
+        Command::Lock(lock) => lock.run(&mut context).await,
         command => {
             tokio::spawn(second_interrupt());
             tokio::select! {

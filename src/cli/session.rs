@@ -20,7 +20,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     global::Global,
     input::net_flags::NetArgs,
-    output::print::Output,
+    output::print::{Output, escape},
     place::Place,
 };
 
@@ -83,6 +83,18 @@ impl Context {
             None => self.place.store_used()?.unwrap_or_default(),
         };
         Ok(())
+    }
+
+    /// Prints, on a terminal, the store that the command uses, if it is the choice of `store use` in this
+    /// directory: in another one the answer may be another.
+    pub(crate) fn note_store_used(&self) {
+        if self.store_named.is_none() && !self.store.is_empty() && self.out.for_people() {
+            let what = format!(
+                "store {}, which `lattice store use` chose for this directory",
+                escape(self.store.as_bytes())
+            );
+            self.out.notice("store_used", &what);
+        }
     }
 
     /// Returns a client of the node. The first call connects to it or opens it.

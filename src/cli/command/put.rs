@@ -100,7 +100,7 @@ impl Put {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let ttl_ms = self.ttl.map(millis);
         if self.stdin {
-            return put_stream::put_lines(context, self.format, ttl_ms).await;
+            return put_stream::put_lines(context, None, self.format, ttl_ms).await;
         }
         let key = self.flags.key(self.key.unwrap_or_default())?;
         let value = match (self.value, self.file) {

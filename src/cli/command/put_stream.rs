@@ -1,8 +1,11 @@
-//! `put --stdin`: sends lines as pipelined writes, with a bounded number in flight.
+//! `put --stdin` and `import`: sends lines as pipelined writes, with a bounded number in flight.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fs::File,
     io,
+    os::fd::AsFd,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -21,22 +24,25 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Writes the lines of stdin, each as a write of its own; returns once all are on disk.
+/// Writes the lines of `file`, or of stdin, each as a write of its own; returns once all are on disk.
 pub(crate) async fn put_lines(
     context: &mut Context,
+    file: Option<&Path>,
     format: Format,
     ttl_ms: Option<u64>,
 ) -> Result<(), Failure> {
+    let (progress, input) = match file {
+        None => (Progress::of_file(&io::stdin()), Source::Stdin),
+        Some(path) => {
+            let unreadable =
+                |error| Failure::failed("file", format!("cannot read {}: {error}", path.display()));
+            let file = File::open(path).map_err(unreadable)?;
+            (Progress::of_file(&file), Source::File(file))
+        }
+    };
     let client = context.client(Lifetime::Short).await?;
-    let mut input = read_lines(format, ttl_ms);
-    let sent = write_chunks(
-        client,
-        &context.store,
-        &mut input,
-        &[],
-        Progress::of_stdin(),
-    )
-    .await;
+    let mut input = read_lines(input, format, ttl_ms);
+    let sent = write_chunks(client, &context.store, &mut input, &[], progress).await;
     let Sent {
         written,
         absent,
@@ -267,11 +273,21 @@ fn lost() -> Failure {
     Failure::new(Exit::Unavailable, "unavailable", "the node ended the call")
 }
 
+// The file that is read.
+enum Source {
+    Stdin,
+    File(File),
+}
+
 // Reads on a thread, because a read of stdin blocks.
-fn read_lines(format: Format, ttl_ms: Option<u64>) -> Input {
+fn read_lines(source: Source, format: Format, ttl_ms: Option<u64>) -> Input {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD_MAX);
     tokio::task::spawn_blocking(move || {
-        let input = io::BufReader::with_capacity(READ_BYTES, io::stdin());
+        let input: Box<dyn io::Read> = match source {
+            Source::Stdin => Box::new(io::stdin()),
+            Source::File(file) => Box::new(file),
+        };
+        let input = io::BufReader::with_capacity(READ_BYTES, input);
         let mut lines = Lines::new(input, format, Dialect::Put, ttl_ms);
         loop {
             let (chunk, end) = lines.next_chunk();
@@ -298,10 +314,10 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Makes the bar of writes from stdin. It has a length if stdin is a file.
-    fn of_stdin() -> Self {
-        let stdin = rustix::fs::fstat(io::stdin()).ok();
-        let file = stdin.filter(|it| rustix::fs::FileType::from_raw_mode(it.st_mode).is_file());
+    /// Makes the bar of writes from a file or a pipe; with a file it has a length.
+    fn of_file(input: &impl AsFd) -> Self {
+        let about = rustix::fs::fstat(input).ok();
+        let file = about.filter(|it| rustix::fs::FileType::from_raw_mode(it.st_mode).is_file());
         let bytes = file.and_then(|it| u64::try_from(it.st_size).ok());
         Self::new(
             "written",

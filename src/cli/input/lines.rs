@@ -64,7 +64,7 @@ pub(crate) enum LineError {
     ValueTooLong { bytes: usize },
     #[error("the line has more than {LINE_BYTES_MAX} bytes")]
     LineTooLong,
-    #[error("cannot read stdin: {0}")]
+    #[error("cannot read it: {0}")]
     Read(String),
 }
 

@@ -139,7 +139,7 @@ pub(crate) async fn stdout_closed() {
 /// Prints `failure` on stderr and returns its exit code.
 pub(crate) fn report(failure: &Failure, json: bool, colour: Colour) -> ExitCode {
     if failure.message.is_empty() {
-        return failure.exit.into();
+        return failure.exit_code();
     }
     if json {
         stderr_line(&json::to_json(&json::Error {
@@ -161,7 +161,7 @@ pub(crate) fn report(failure: &Failure, json: bool, colour: Colour) -> ExitCode 
             stderr_line(&format!("{hint} {}", escape_lines(failure.hint.as_bytes())));
         }
     }
-    failure.exit.into()
+    failure.exit_code()
 }
 
 /// Writes a line to stderr. Errors are ignored: there is no other place to report them.

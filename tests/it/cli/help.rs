@@ -14,7 +14,10 @@ const COMMANDS: &[&[&str]] = &[
     &["heads"],
     &["history"],
     &["diff"],
+    &["export"],
+    &["import"],
     &["conflicts"],
+    &["conflicts", "resolve"],
     &["watch"],
     &["consumer"],
     &["consumer", "create"],
@@ -41,6 +44,7 @@ const COMMANDS: &[&[&str]] = &[
     &["hook", "remove"],
     &["hook", "dead"],
     &["wait"],
+    &["lock"],
     &["status"],
     &["log"],
     &["root"],
@@ -89,6 +93,8 @@ fn help_lists_the_commands() {
       delete       Delete a key, or all keys under a prefix [aliases: del, rm]
       batch        Apply puts and deletes from stdin as one atomic entry
       list         List keys and their values [alias: ls]
+      export       Write keys and values as JSON lines, which `import` reads
+      import       Write the keys and values of JSON lines, as `export` prints them
       heads        Show all heads of a key
       history      Draw the history of a key
       diff         Show the keys that differ between two times
@@ -98,6 +104,7 @@ fn help_lists_the_commands() {
       on           Run a command, or post to a URL, for each change while this runs
       hook         Hooks: the node runs a command, or posts to a URL, when a key changes
       wait         Wait until the node answers and meets the given conditions
+      lock         Run a command while holding a lock, which others wait for
       status       Show the node, its stores and their health
       log          List the entries of a log
       root         Print the root of a store: one hash for its whole state
