@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser as _};
+use lattice::api::whole;
 
 use crate::cli::{
     args::{self, Cli},
@@ -16,7 +17,11 @@ use crate::cli::{
         prompt::{Prompt, Terminal},
         shell_words,
     },
-    output::{ink::Colour, print},
+    output::{
+        ink::Colour,
+        print::{self, harmless},
+    },
+    screens::names::Names,
     session::{Context, Lifetime},
     signals::interrupted,
 };
@@ -25,7 +30,9 @@ use crate::cli::{
 ///
 /// A script (stdin is not a terminal) ends with the exit code of its last line, as in sh.
 pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
-    let client = context.client(Lifetime::Long).await?;
+    let mut client = context.client(Lifetime::Long).await?;
+    let node = whole::status(&mut client).await?.node;
+    let node = Names::fetch(&mut client).await?.of(&node);
     let (json, colour) = (context.out.json, context.out.colour);
     let is_script = !io::stdin().is_terminal();
     if !is_script {
@@ -38,8 +45,15 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let mut last = Exit::Done;
     loop {
         let terminal = Terminal::remember();
+        // A line may have named another one, or chosen one.
+        context.choose_store(context.store_named.clone().as_deref())?;
+        let store = match context.store.as_str() {
+            "" => "data",
+            named => named,
+        };
+        let label = format!("{} {}> ", harmless(&node), harmless(store));
         let line = tokio::select! {
-            line = prompt.next() => line?,
+            line = prompt.next(label, &context.store) => line?,
             () = &mut down => return terminal.stopped(),
             // The prompt reads Ctrl-C as a key, so this is SIGTERM or SIGHUP.
             () = interrupted() => {

@@ -53,13 +53,21 @@ impl Prompt {
         })
     }
 
-    /// Reads the next line on a thread of its own; `None` at the end of the input.
+    /// Reads the next line on a thread of its own, after `label`; `None` at the end of the input. Keys are
+    /// completed from `store`.
     ///
     /// Must not be called again after a call was dropped: its thread still waits for a line.
-    pub(crate) async fn next(&mut self) -> Result<Option<String>, Failure> {
+    pub(crate) async fn next(
+        &mut self,
+        label: String,
+        store: &str,
+    ) -> Result<Option<String>, Failure> {
         let mut editor = self.editor.take().expect("the last call returned");
+        if let Some(completing) = editor.helper_mut() {
+            store.clone_into(&mut completing.store);
+        }
         let read = tokio::task::spawn_blocking(move || {
-            let line = editor.readline(PROMPT);
+            let line = editor.readline(&label);
             (editor, line)
         });
         let (editor, line) = read
@@ -227,7 +235,6 @@ impl Highlighter for Completing {}
 impl Validator for Completing {}
 impl Helper for Completing {}
 
-const PROMPT: &str = "lattice> ";
 /// Keys that one completion reads.
 const KEYS_MAX: u64 = 500;
 /// Longest wait for the keys of a completion.
