@@ -8,6 +8,7 @@ pub(super) mod delete;
 pub(super) mod demo;
 pub(super) mod diff;
 pub(super) mod get;
+pub(super) mod help;
 pub(super) mod history;
 pub(super) mod hook;
 pub(super) mod join;

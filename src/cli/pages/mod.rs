@@ -1,0 +1,5 @@
+//! Pages of the manual, drawn for a terminal and written as manual pages.
+
+mod markdown;
+pub(super) mod roff_page;
+pub(super) mod text_page;
