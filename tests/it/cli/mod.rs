@@ -14,6 +14,7 @@ mod identity;
 mod joining;
 mod lifecycle;
 mod lines;
+mod manual;
 mod mesh;
 mod metrics;
 mod mounts;
