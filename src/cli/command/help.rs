@@ -46,7 +46,7 @@ impl Help {
         let words: Vec<&str> = self.topic.iter().map(String::as_str).collect();
         match words.as_slice() {
             [] => {
-                print_help(context, &mut tree)?;
+                print_help(context, tree, &[])?;
                 context.out.line("")?;
                 print_topics(context, &screen)
             }
@@ -55,24 +55,32 @@ impl Help {
                 Some(page) => print_page(context, page, &screen),
                 None => Err(unknown(&words, &tree)),
             },
-            words => match find(&mut tree, words) {
-                Some(command) => print_help(context, command),
-                None => Err(unknown(words, &tree)),
-            },
+            words if has(&tree, words) => print_help(context, tree, words),
+            words => Err(unknown(words, &tree)),
         }
     }
 }
 
-fn find<'a>(tree: &'a mut Command, words: &[&str]) -> Option<&'a mut Command> {
+fn has(tree: &Command, words: &[&str]) -> bool {
     let mut command = tree;
-    for word in words {
-        command = command.find_subcommand_mut(word)?;
-    }
-    Some(command)
+    words
+        .iter()
+        .all(|word| match command.find_subcommand(word) {
+            Some(below) => {
+                command = below;
+                true
+            }
+            None => false,
+        })
 }
 
-fn print_help(context: &mut Context, command: &mut Command) -> Result<(), Failure> {
-    let help = command.render_long_help();
+// Prints what `--help` prints.
+fn print_help(context: &mut Context, tree: Command, words: &[&str]) -> Result<(), Failure> {
+    let asked = ["lattice"].iter().chain(words).chain(&["--help"]);
+    let Err(help) = tree.try_get_matches_from(asked) else {
+        return Ok(());
+    };
+    let help = help.render();
     let text = match context.out.screen().colour {
         true => help.ansi().to_string(),
         false => help.to_string(),

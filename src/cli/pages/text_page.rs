@@ -1,9 +1,9 @@
 //! Draws a page of the manual as text.
 
 use anstyle::Style as Ansi;
-use comfy_table::{ContentArrangement, presets::NOTHING};
+use comfy_table::{ColumnConstraint, ContentArrangement, Width, presets::NOTHING};
 use lattice::manual::Page;
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::UnicodeWidthStr;
 
 use crate::cli::{
     output::screen::Screen,
@@ -22,7 +22,8 @@ pub(crate) fn draw(page: &Page, screen: &Screen) -> Vec<String> {
     for block in parse(page.text) {
         let was_item = std::mem::replace(&mut is_item, matches!(block, Block::Item { .. }));
         // The items of a list stand below each other.
-        if !lines.is_empty() && !(is_item && was_item) {
+        let is_apart = !(is_item && was_item);
+        if is_apart && !lines.is_empty() {
             lines.push(String::new());
         }
         lines.extend(pen.block(&block));
@@ -103,9 +104,19 @@ impl Pen {
             }
             table.add_row(row);
         }
+        let longest_word = |at: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(at));
+            let words = cells.flat_map(|cell| cell.split(' ').map(UnicodeWidthStr::width));
+            words.max().unwrap_or(0).min(WORD_COLUMNS_MAX) + GAP
+        };
+        let fits = (0..columns).map(longest_word).sum::<usize>() <= room;
         for (at, column) in table.column_iter_mut().enumerate() {
             let gap = if at + 1 == columns { 0 } else { GAP };
             column.set_padding((0, u16::try_from(gap).unwrap_or(u16::MAX)));
+            if fits {
+                let least = u16::try_from(longest_word(at)).unwrap_or(u16::MAX);
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+            }
         }
         let lines = table.lines();
         let lines = lines.map(|line| format!("{INDENT}{line}").trim_end().to_owned());
@@ -176,6 +187,8 @@ const COLUMNS_IN_A_PIPE: usize = 80;
 const COLUMNS_MAX: usize = 100;
 /// Spaces between two columns of a table.
 const GAP: usize = 2;
+/// Columns of a word that a column of a table has room for.
+const WORD_COLUMNS_MAX: usize = 16;
 /// Indent of everything but titles and headings.
 const INDENT: &str = "  ";
 

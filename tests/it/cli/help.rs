@@ -342,8 +342,7 @@ fn a_page_of_the_manual_is_printed() {
         "{mesh}"
     );
     assert!(mesh.contains("\n      lattice invite "), "{mesh}");
-    let json = home.run(&["help", "mesh", "--json"]).ok();
-    let object: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let object = home.run(&["help", "mesh", "--json"]).json().remove(0);
     assert_eq!(object["topic"], "mesh");
     assert_eq!(object["text"], Page::find("mesh").unwrap().text);
     assert!(home.run(&["man", "mesh"]).ok().contains(".TH LATTICE"));

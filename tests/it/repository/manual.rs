@@ -144,7 +144,7 @@ fn targets(text: &str) -> Vec<(usize, String)> {
 #[test]
 fn dead_links_and_long_lines_are_found() {
     let text = "[a](Cargo.toml) [b](none.md)\n[c]: src/lib.rs\n[d]: none.rs\n<img src=\"x.svg\">\n\
-                [e](https://example.org) a[0]: b\n";
+                x [e](https://example.org) a[0]: b\n";
     let lines: Vec<usize> = dead_links("README.md", text)
         .iter()
         .map(|found| found.line)
