@@ -3,7 +3,7 @@
 //!
 //! [`Node`] is an open data directory, [`Store`] a handle on one of its stores, [`Watch`] a stream of
 //! changes of some keys. [`architecture`] explains how it works and walks one entry from a put on one
-//! node to a watcher on another.
+//! node to a watcher on another. [`manual`] has the pages of `lattice help`.
 //!
 //! # Floors
 //! A module names only modules of floors below its own; `tests/it/repository` keeps it so.
@@ -20,6 +20,7 @@
 //! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
 //!    permissions                     owner and mode of files that the node obeys or keeps secret
 //! 0  id  limits  wire                names; maxima; generated messages
+//!    manual                          the pages of the manual
 //! ```
 //! Nothing in `protocol` reads a clock, a file, a socket, or a random source.
 //!
@@ -98,6 +99,7 @@ pub mod id;
 pub mod light;
 pub mod limits;
 pub mod log;
+pub mod manual;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod node;

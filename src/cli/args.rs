@@ -16,6 +16,7 @@ use crate::cli::{
         diff::Diff,
         export::{Export, Import},
         get::{Get, Heads, List},
+        help::Help,
         history::History,
         hook::Hook,
         join::{Invite, Join},
@@ -46,7 +47,14 @@ use crate::cli::{
 
 /// A pub/sub node with watch streams on a signed key-value log, without a server
 #[derive(Debug, Parser)]
-#[command(name = "lattice", version, max_term_width = 100, after_help = EXAMPLES)]
+// `help` is a command of its own here: it also prints the manual.
+#[command(
+    name = "lattice",
+    version,
+    max_term_width = 100,
+    after_help = EXAMPLES,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -100,6 +108,7 @@ pub(crate) enum Command {
     Bench(Bench),
     Completions(Completions),
     Man(Man),
+    Help(Help),
 }
 
 impl Command {

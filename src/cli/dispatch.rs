@@ -57,5 +57,6 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context, Cli::command()),
         Command::Man(man) => man.run(context, Cli::command()),
+        Command::Help(help) => help.run(context, Cli::command()),
     }
 }

@@ -16,6 +16,7 @@ mod exit;
 mod global;
 mod input;
 mod output;
+mod pages;
 mod place;
 mod reconnect;
 mod run;

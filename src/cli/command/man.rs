@@ -1,10 +1,14 @@
 //! `completions`, `man`: print what is generated from the command tree.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Command};
+use lattice::manual::{PAGES, Page};
 
-use crate::cli::{exit::Failure, session::Context};
+use crate::cli::{exit::Failure, pages::roff_page, session::Context};
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
@@ -28,15 +32,19 @@ impl Completions {
     }
 }
 
-/// Print the manual page of lattice or of one command
+/// Print the manual page of lattice, of one command, or of a topic
+///
+/// `lattice help topics` lists the topics. With --dir, the pages of topics are written into `man7`
+/// beside the directory if its name is `man1`, and else into the directory, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice man | man -l -
   lattice man watch | man -l -
+  lattice man hooks | man -l -
   lattice man --dir ~/.local/share/man/man1")]
 pub(crate) struct Man {
-    /// The command, for instance `watch` or `store create`
+    /// A command such as `watch` or `store create`, or a topic of the manual
     #[arg(conflicts_with = "dir")]
     command: Vec<String>,
     /// Write all pages into this directory
@@ -47,18 +55,25 @@ pub(crate) struct Man {
 impl Man {
     /// Prints or writes the pages of `tree`, the whole command line.
     pub(crate) fn run(self, context: &mut Context, mut tree: Command) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| Failure::failed("man", error.to_string());
+        let failed = |error: io::Error| Failure::failed("man", error.to_string());
         if let Some(dir) = self.dir {
             fs::create_dir_all(&dir).map_err(failed)?;
-            clap_mangen::generate_to(tree.disable_help_subcommand(true), &dir).map_err(failed)?;
+            clap_mangen::generate_to(tree, &dir).map_err(failed)?;
+            write_topics(&dir).map_err(failed)?;
             return context.out.line(&format!("written to {}", dir.display()));
         }
         tree.build();
+        if let [name] = self.command.as_slice()
+            && tree.find_subcommand(name).is_none()
+            && let Some(page) = Page::find(name)
+        {
+            return context.out.bytes(roff_page::write(page).as_bytes());
+        }
         let mut command = &tree;
         for name in &self.command {
             command = command.find_subcommand(name).ok_or_else(|| {
-                Failure::usage("usage", format!("unknown command {name:?}"))
-                    .hint("see `lattice --help`")
+                Failure::usage("usage", format!("unknown command or topic {name:?}"))
+                    .hint("see `lattice --help` and `lattice help topics`")
             })?;
         }
         let mut page = Vec::new();
@@ -67,4 +82,18 @@ impl Man {
             .map_err(failed)?;
         context.out.bytes(&page)
     }
+}
+
+// Writes the pages of the topics. `man` finds pages of section 7 in a directory `man7`.
+fn write_topics(dir: &Path) -> io::Result<()> {
+    let dir = match dir.file_name() {
+        Some(name) if name == "man1" => dir.with_file_name("man7"),
+        _other => dir.to_owned(),
+    };
+    fs::create_dir_all(&dir)?;
+    for page in PAGES {
+        let file = dir.join(format!("lattice-{}.7", page.name));
+        fs::write(file, roff_page::write(page))?;
+    }
+    Ok(())
 }

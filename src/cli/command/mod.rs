@@ -9,6 +9,7 @@ pub(super) mod demo;
 pub(super) mod diff;
 pub(super) mod export;
 pub(super) mod get;
+pub(super) mod help;
 pub(super) mod history;
 pub(super) mod hook;
 pub(super) mod join;

@@ -1,5 +1,7 @@
 //! Help texts, manual pages and completions.
 
+use lattice::manual::{PAGES, Page};
+
 use super::harness::Home;
 
 const COMMANDS: &[&[&str]] = &[
@@ -75,6 +77,7 @@ const COMMANDS: &[&[&str]] = &[
     &["shell"],
     &["completions"],
     &["man"],
+    &["help"],
 ];
 
 #[test]
@@ -125,8 +128,8 @@ fn help_lists_the_commands() {
       demo         Watch three nodes find each other, disagree and agree, on this machine
       bench        Measure a node on this machine: rates, times, and ratios to the speed of its disk
       completions  Print completions for a shell
-      man          Print the manual page of lattice or of one command
-      help         Print this message or the help of the given subcommand(s)
+      man          Print the manual page of lattice, of one command, or of a topic
+      help         Print the help of a command, or a page of the manual
 
     Options:
       -h, --help     Print help
@@ -328,4 +331,57 @@ fn manual_pages_go_to_a_directory() {
     for page in ["lattice.1", "lattice-watch.1", "lattice-store-create.1"] {
         assert!(dir.join(page).is_file(), "{page}");
     }
+    for page in PAGES {
+        let name = format!("lattice-{}.7", page.name);
+        assert!(home.path("man7").join(&name).is_file(), "{name}");
+    }
+    let other = home.path("pages");
+    home.run(&["man", "--dir", other.to_str().unwrap()]).ok();
+    assert!(other.join("lattice-up.1").is_file() && other.join("lattice-mesh.7").is_file());
+}
+
+#[test]
+fn a_page_of_the_manual_is_printed() {
+    let home = Home::new();
+    let mesh = home.run(&["help", "mesh"]).ok();
+    assert!(
+        mesh.starts_with("Mesh\n\n  Connect several nodes"),
+        "{mesh}"
+    );
+    assert!(mesh.contains("\n      lattice invite "), "{mesh}");
+    let object = home.run(&["help", "mesh", "--json"]).json().remove(0);
+    assert_eq!(object["topic"], "mesh");
+    assert_eq!(object["text"], Page::find("mesh").unwrap().text);
+    assert!(home.run(&["man", "mesh"]).ok().contains(".TH LATTICE"));
+}
+
+#[test]
+fn help_of_a_command_is_that_of_its_flag() {
+    let home = Home::new();
+    for command in [&["watch"][..], &["store", "create"]] {
+        let flag = home.run(&[command, &["--help"]].concat()).ok();
+        assert_eq!(home.run(&[&["help"], command].concat()).ok(), flag);
+    }
+    let alone = home.run(&["help"]).ok();
+    let (commands, topics) = alone.split_once("\n\nTopics, ").unwrap();
+    assert_eq!(format!("{commands}\n"), home.run(&["--help"]).ok());
+    assert_eq!(
+        format!("Topics, {topics}"),
+        home.run(&["help", "topics"]).ok()
+    );
+    for page in PAGES {
+        assert!(topics.contains(&format!("\n  {} ", page.name)), "{topics}");
+    }
+}
+
+#[test]
+fn unknown_topic_names_the_nearest_one() {
+    let home = Home::new();
+    insta::assert_snapshot!(home.run(&["help", "hoks"]), @"
+    error: hoks is neither a command nor a topic of the manual
+    hint: did you mean `lattice help hooks`?
+    exit 2
+    ");
+    let ran = home.run(&["help", "store", "nothing"]);
+    assert_eq!(ran.code, 2);
 }

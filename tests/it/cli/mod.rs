@@ -16,6 +16,7 @@ mod joining;
 mod lifecycle;
 mod lines;
 mod lock;
+mod manual;
 mod mesh;
 mod metrics;
 mod mounts;

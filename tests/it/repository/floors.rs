@@ -62,8 +62,8 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 0,
-        modules: &["id", "limits", "wire", "support"],
-        does: "defines ids and limits; holds the generated messages; makes mutants, in tests only",
+        modules: &["id", "limits", "manual", "wire", "support"],
+        does: "defines ids and limits; holds the manual and the generated messages; makes mutants, in tests only",
     },
 ];
 
