@@ -10,6 +10,7 @@ pub(super) mod heads;
 pub(super) mod health;
 pub(super) mod hooks;
 pub(super) mod items;
+mod key_columns;
 mod live_keys;
 mod matters;
 pub(super) mod names;

@@ -158,9 +158,9 @@ impl Top {
         let data = self.data();
         let parts = data.parts();
         let mut panels: Vec<Panel> = parts.iter().map(|part| data.panel(*part, screen)).collect();
-        let wanted: Vec<usize> = panels.iter().map(Panel::rows).collect();
+        let shares = shares(&panels, rows);
         let mut top = summary.len();
-        for ((panel, part), rows) in panels.iter_mut().zip(&parts).zip(share(&wanted, rows)) {
+        for ((panel, part), rows) in panels.iter_mut().zip(&parts).zip(shares) {
             let scrolled = self.scrolled.entry(*part).or_default();
             *scrolled = (*scrolled).min(panel.scrolled_max(rows));
             panel.scrolled = *scrolled;
@@ -306,6 +306,20 @@ fn consumers_of(health: &Health, screen: &Screen) -> Vec<String> {
     lines
 }
 
+// Divides rows between panels. The last one, which has no end, gets few of them and what is left.
+fn shares(panels: &[Panel], rows: usize) -> Vec<usize> {
+    let mut wanted: Vec<usize> = panels.iter().map(Panel::rows).collect();
+    if let Some(last) = wanted.last_mut() {
+        *last = CHANGES_ROWS_MIN;
+    }
+    let mut shares = share(&wanted, rows);
+    let left = rows - shares.iter().sum::<usize>();
+    if let Some(last) = shares.last_mut() {
+        *last += left;
+    }
+    shares
+}
+
 fn id(info: Option<&api::StoreInfo>) -> Bytes {
     info.map(|info| info.id.clone()).unwrap_or_default()
 }
@@ -323,6 +337,8 @@ fn rows_of(area: Rect, top: usize, rows: usize) -> Rect {
 
 /// Changes that are kept. Each has up to some KiB.
 const CHANGES_MAX: usize = 200;
+/// Rows of the last changes, with their title, if the other panels need the rest.
+const CHANGES_ROWS_MIN: usize = 3;
 /// Matters to look at that are shown below the verdict.
 const MATTERS_MAX: usize = 3;
 /// Lines by which a page is scrolled.

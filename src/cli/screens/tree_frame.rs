@@ -19,13 +19,12 @@ use crate::cli::{
         width::{pad, shorten, shorten_middle},
     },
     screens::{
-        live_keys::Row,
+        key_columns::KeyColumns,
         names::Names,
         panel::{Panel, row},
         past,
         prefixes::Branch,
         tree::{History, Past, Side, Tree},
-        when::when,
     },
 };
 
@@ -139,12 +138,8 @@ impl Tree {
     }
 
     fn draw_keys(&self, prefix: &[u8], frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
-        let columns = Columns::new(usize::from(area.width), &self.names);
-        let title = columns.titles();
-        frame.render_widget(
-            Line::from(styled::span(Ink::Dim, title, screen)),
-            row(area, 0),
-        );
+        let columns = KeyColumns::new(usize::from(area.width), &self.names);
+        frame.render_widget(columns.titles(screen), row(area, 0));
         let Some((chosen, _)) = self.key_below(prefix) else {
             let text = match self.keys.is_filling() {
                 true => "",
@@ -255,97 +250,6 @@ fn first_shown(chosen: usize, count: usize, rows: usize) -> usize {
     chosen.saturating_sub(rows / 2).min(last)
 }
 
-/// The columns of the keys on the right side.
-#[derive(Debug, Clone, Copy)]
-struct Columns {
-    key: usize,
-    value: usize,
-    // 0: the column is left out.
-    author: usize,
-    age: usize,
-}
-
-impl Columns {
-    fn new(width: usize, names: &Names) -> Self {
-        let age = if width >= WITH_AGE_COLUMNS {
-            AGE_COLUMNS
-        } else {
-            0
-        };
-        let author = match width >= WITH_AUTHOR_COLUMNS {
-            true => names.columns(),
-            false => 0,
-        };
-        let gaps = [age, author].iter().filter(|columns| **columns > 0).count();
-        let rest = width.saturating_sub(age + author + gaps * GAP);
-        let key = (rest * 2 / 5).max(rest.min(4));
-        Self {
-            key,
-            value: rest.saturating_sub(key + GAP),
-            author,
-            age,
-        }
-    }
-
-    fn titles(&self) -> String {
-        self.join([
-            ("KEY", self.key),
-            ("VALUE", self.value),
-            ("BY", self.author),
-            ("WRITTEN", self.age),
-        ])
-        .into_iter()
-        .collect()
-    }
-
-    // Pads texts to their columns, with gaps between those that have some.
-    fn join(&self, texts: [(&str, usize); 4]) -> Vec<String> {
-        let shown = texts.into_iter().filter(|(_, columns)| *columns > 0);
-        let gap = |at| {
-            if at > 0 {
-                " ".repeat(GAP)
-            } else {
-                String::new()
-            }
-        };
-        shown
-            .enumerate()
-            .map(|(at, (text, columns))| gap(at) + &pad(&shorten(text, columns), columns))
-            .collect()
-    }
-
-    fn line(&self, key: &[u8], live: &Row, names: &Names, screen: &Screen) -> Line<'static> {
-        let is_new = screen.now_ms.saturating_sub(live.changed_ms) < NEW_MS;
-        let key = shorten_middle(&escape(key), self.key).into_owned();
-        let value = match live.heads {
-            0 | 1 => escape(&live.value).into_owned(),
-            _several => format!("CONFLICT {}", escape(&live.value)),
-        };
-        let author = names.of(&live.author);
-        let age = when(screen, live.wall_ms);
-        let texts = self.join([
-            (&key, self.key),
-            (&value, self.value),
-            (&author, self.author),
-            (&age, self.age),
-        ]);
-        let value_ink = match (live.heads > 1, is_new) {
-            (true, _) => Ink::Alarm,
-            (false, true) => Ink::Good,
-            (false, false) => Ink::Plain,
-        };
-        let mut inks = vec![Ink::Plain, value_ink];
-        inks.extend((self.author > 0).then_some(Names::ink(&live.author)));
-        inks.extend((self.age > 0).then_some(Ink::Dim));
-        let spans = texts.into_iter().zip(inks);
-        let line = Line::from_iter(spans.map(|(text, ink)| styled::span(ink, text, screen)));
-        match is_new {
-            true => line.style(Style::new().add_modifier(Modifier::BOLD)),
-            false => line,
-        }
-    }
-}
-
 // Writes a number with commas.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
@@ -364,15 +268,6 @@ const LEFT_COLUMNS_MIN: u16 = 16;
 const LEFT_COLUMNS_MAX: u16 = 40;
 /// Deeper prefixes are not indented further.
 const INDENT_MAX: usize = 8;
-/// Columns of an age.
-const AGE_COLUMNS: usize = 11;
-/// Columns between two columns of text.
-const GAP: usize = 2;
-/// Widths of the right side from which on there are authors, and ages.
-const WITH_AUTHOR_COLUMNS: usize = 34;
-const WITH_AGE_COLUMNS: usize = 46;
-/// Time for which a change is highlighted.
-const NEW_MS: u64 = 1000;
 
 #[cfg(test)]
 mod tests {
