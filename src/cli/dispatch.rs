@@ -38,6 +38,7 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::On(on) => on.run(context).await,
         Command::Hook(hook) => hook.run(context).await,
         Command::Status(status) => status.run(context).await,
+        Command::Top(top) => top.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Compare(compare) => compare.run(context).await,
         Command::Root(root) => root.run(context).await,

@@ -13,11 +13,17 @@ impl Backoff {
     ///
     /// Prints a notice and returns true for the first of them since the node was connected.
     pub(crate) fn lost(&mut self, lost: &Failure, out: &Output) -> bool {
-        let is_first = self.0.is_zero();
+        let is_first = self.failed();
         if is_first {
             let text = format!("{}; waiting for the node", lost.message);
             out.notice("disconnected", &text);
         }
+        is_first
+    }
+
+    /// Like `lost`, without a notice.
+    pub(crate) fn failed(&mut self) -> bool {
+        let is_first = self.0.is_zero();
         self.0 = (self.0 * 2).clamp(WAIT_MIN, WAIT_MAX);
         is_first
     }
@@ -29,13 +35,17 @@ impl Backoff {
 
     /// Notes that the node is connected; prints a notice if it was not.
     pub(crate) fn connected(&mut self, out: &Output) {
-        if !self.0.is_zero() {
+        if self.succeeded() {
             out.notice(
                 "reconnected",
                 "the node is back; going on from the last position",
             );
-            self.0 = Duration::ZERO;
         }
+    }
+
+    /// Like `connected`, without a notice. Returns true if the node was not connected.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        !std::mem::take(&mut self.0).is_zero()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::cli::{
     command::{verify_lines::verify_lines, verify_proof::verify_proof},
     dispatch::dispatch,
     exit::{Exit, Failure},
-    output::print,
+    output::{print, stderr::Stderr},
     session::Context,
     shell,
     signals::{interrupted, second_interrupt},
@@ -99,6 +99,6 @@ fn log_to_stderr(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(|| Stderr)
         .init();
 }

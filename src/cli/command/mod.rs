@@ -1,5 +1,8 @@
 //! The commands: a file for each, or a folder for a group.
 
+mod feed;
+mod live;
+mod tree;
 pub(super) mod batch;
 pub(super) mod compare;
 pub(super) mod conflicts;
@@ -30,6 +33,7 @@ pub(super) mod service;
 pub(super) mod snapshot;
 pub(super) mod status;
 pub(super) mod store;
+pub(super) mod top;
 pub(super) mod up;
 pub(super) mod verify;
 pub(super) mod verify_lines;

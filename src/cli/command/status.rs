@@ -49,26 +49,35 @@ impl Status {
             let key = self.flags.key(key)?;
             return who_has(context, key).await;
         }
-        let status = whole::status(&mut client).await?;
         if context.out.json {
+            let status = whole::status(&mut client).await?;
             return context.out.object(&health::Status::from(&status));
         }
+        let health = health(&mut client, context.store.clone()).await?;
         let health = Health {
-            members: whole::peers(&mut client).await?,
-            hooks: whole::hooks(&mut client)
-                .await
-                .map(|reply| reply.hooks)
-                .unwrap_or_default(),
-            consumers: consumers(&mut client, &status).await,
-            conflicts: conflicts(&mut client, &status).await?,
+            conflicts: conflicts(&mut client, &health.status).await?,
             is_running: context.is_connected(),
-            store: context.store.clone(),
-            status,
+            ..health
         };
         let out = &mut context.out;
         let lines = health.draw(&out.screen());
         lines.iter().try_for_each(|line| out.line(line))
     }
+}
+
+/// Asks the node that runs for everything that the verdict follows from, but for the conflicts.
+pub(crate) async fn health(client: &mut Client, store: String) -> Result<Health, Failure> {
+    let status = whole::status(client).await?;
+    let hooks = whole::hooks(client).await;
+    Ok(Health {
+        members: whole::peers(client).await?,
+        hooks: hooks.map(|reply| reply.hooks).unwrap_or_default(),
+        consumers: consumers(client, &status).await,
+        conflicts: None,
+        is_running: true,
+        store,
+        status,
+    })
 }
 
 // Returns the consumers of each store, without those of hooks. A store whose consumers are unreadable
@@ -87,8 +96,8 @@ async fn consumers(
     all
 }
 
-// Counts the keys with several heads in each store; `None` if there are more keys than are looked at.
-async fn conflicts(
+/// Counts the keys with several heads in each store; `None` if there are more keys than are looked at.
+pub(crate) async fn conflicts(
     client: &mut Client,
     status: &api::StatusReply,
 ) -> Result<Option<Vec<(api::StoreInfo, u64)>>, Failure> {

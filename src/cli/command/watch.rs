@@ -13,7 +13,10 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::get::{conflict_suffix, heads},
+    command::{
+        get::{conflict_suffix, heads},
+        tree,
+    },
     exit::{Exit, Failure},
     input::{
         author,
@@ -42,12 +45,17 @@ use crate::cli::{
 /// and not what reads return. `CONFLICT`, in a pipe `!conflict`, marks a key that was written in several
 /// places at once; see `lattice heads`. An `expire` line has the time at which the value expired.
 ///
+/// With --tree, a live screen has the prefixes of the keys on the left, split at `/`, and the keys below the
+/// chosen one on the right. The arrows move, Tab changes the side, `/` filters the keys, Enter on a key shows its
+/// history, Esc goes back, and q leaves.
+///
 /// With no node running, the watch is the node until it ends. At a SIGHUP, as when its terminal is
 /// closed, it ends like at Ctrl-C, unless it was started with nohup; only `lattice up` goes on.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["subscribe", "sub"], after_help = "\
 Examples:
   lattice watch /nodes/
+  lattice watch --tree                               a live screen of all keys
   lattice watch /jobs/ --no-initial --only put
   lattice watch /nodes/ -g '/jobs/*/done'            a prefix and a pattern
   lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
@@ -127,6 +135,12 @@ pub(crate) struct Watch {
     /// Exit with 5 if the node disconnects
     #[arg(long)]
     no_reconnect: bool,
+    /// Show the keys on a live screen, as a tree of their prefixes
+    #[arg(long, conflicts_with_all = [
+        "exact", "globs", "initial", "no_initial", "after", "since", "arrived_since", "until", "latest", "keys_only",
+        "only", "author", "cursors", "tsv", "proof", "hash", "until_caught_up", "count", "timeout", "no_reconnect",
+    ])]
+    tree: bool,
 }
 
 /// Kinds of changes that `--only` selects.
@@ -142,6 +156,15 @@ enum Only {
 impl Watch {
     /// Runs the command until it ends, is stopped, or stdout is closed.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.tree {
+            tree::check(context)?;
+            let mut prefixes = self.flags.keys(self.prefixes)?;
+            if prefixes.len() > 1 {
+                let message = "--tree shows the keys under one prefix";
+                return Err(Failure::usage("too_many_prefixes", message));
+            }
+            return tree::run(context, prefixes.pop().unwrap_or_default()).await;
+        }
         if self.proof && !context.out.json {
             return Err(Failure::usage("proof_without_json", "--proof needs --json"));
         }

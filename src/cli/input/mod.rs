@@ -5,6 +5,7 @@ pub(super) mod author;
 pub(super) mod confirm;
 pub(super) mod escape;
 pub(super) mod key;
+pub(super) mod keys;
 pub(super) mod lines;
 pub(super) mod net_flags;
 pub(super) mod prompt;

@@ -2,6 +2,7 @@
 
 pub(super) mod compared;
 pub(super) mod event;
+pub(super) mod full_screen;
 pub(super) mod graph;
 pub(super) mod health;
 pub(super) mod ink;
@@ -11,6 +12,8 @@ pub(super) mod print;
 pub(super) mod proven;
 pub(super) mod retention;
 pub(super) mod screen;
+pub(super) mod stderr;
+pub(super) mod styled;
 pub(super) mod table;
 pub(super) mod tsv;
 pub(super) mod width;

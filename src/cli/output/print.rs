@@ -23,6 +23,7 @@ use crate::cli::{
         ink::{Colour, Ink},
         json,
         screen::Screen,
+        stderr::Stderr,
     },
 };
 
@@ -166,7 +167,7 @@ pub(crate) fn report(failure: &Failure, json: bool, colour: Colour) -> ExitCode 
 
 /// Writes a line to stderr. Errors are ignored: there is no other place to report them.
 pub(crate) fn stderr_line(line: &str) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
+    drop(Stderr.write_all(format!("{line}\n").as_bytes()));
 }
 
 /// Returns an error and its sources as one text; a source that the text already contains is left

@@ -17,6 +17,16 @@ use crate::cli::{
 
 /// Draws a table of consumers, with what a person has to look at below it.
 pub(crate) fn draw(consumers: &[api::ConsumerStatus], screen: &Screen) -> Vec<String> {
+    let mut lines = table(consumers, screen);
+    for text in consumers.iter().flat_map(|it| troubles(it, "")) {
+        let line = format!("  ! {text}");
+        lines.push(screen.paint(Ink::Warn, &screen.fit(&line, 0)));
+    }
+    lines
+}
+
+/// Draws a table of consumers.
+pub(crate) fn table(consumers: &[api::ConsumerStatus], screen: &Screen) -> Vec<String> {
     let mut table = Table::new(&[
         Column::Text("CONSUMER"),
         Column::Text("STATE"),
@@ -43,12 +53,7 @@ pub(crate) fn draw(consumers: &[api::ConsumerStatus], screen: &Screen) -> Vec<St
             },
         ]);
     }
-    let mut lines = table.draw(screen, 0);
-    for text in consumers.iter().flat_map(|it| troubles(it, "")) {
-        let line = format!("  ! {text}");
-        lines.push(screen.paint(Ink::Warn, &screen.fit(&line, 0)));
-    }
-    lines
+    table.draw(screen, 0)
 }
 
 /// Describes what a person has to look at, a text for each matter, which begins with the consumer's

@@ -22,7 +22,7 @@ use crate::cli::{
 };
 
 /// Everything that the verdict follows from.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
     pub(crate) status: api::StatusReply,
     pub(crate) members: api::ListPeersReply,
@@ -40,30 +40,15 @@ pub(crate) struct Health {
 impl Health {
     /// Draws the verdict, the node, the matters to look at, and the stores. With `-v` also the authors.
     pub(crate) fn draw(&self, screen: &Screen) -> Vec<String> {
-        let names = Names::new(self.members.own.iter().chain(&self.members.peers));
+        let names = self.names();
         let matters = self.matters(&names);
-        let worst = matters.iter().map(|matter| matter.level).max();
-        let (ink, word) = match worst.unwrap_or(Level::Note) {
-            Level::Note if self.is_running => (Ink::Good, "OK"),
-            Level::Note => (Ink::Dim, "STOPPED"),
-            Level::Warning => (Ink::Warn, "WARNING"),
-            Level::Problem => (Ink::Alarm, "PROBLEM"),
-        };
-        let mut lines = vec![format!("{}: {}", screen.paint(ink, word), self.verdict())];
-        lines.push(self.node(&names, screen));
+        let mut lines = vec![self.verdict(&matters, screen), self.node(&names, screen)];
         lines.push(format!("data    {}", self.status.data_dir));
         if self.is_running {
             lines.push(format!("socket  {}", self.status.socket));
         }
-        for matter in &matters {
-            let (ink, mark) = match matter.level {
-                Level::Note => (Ink::Plain, ' '),
-                Level::Warning => (Ink::Warn, '!'),
-                Level::Problem => (Ink::Alarm, '!'),
-            };
-            // Not shortened: the end is often what to do.
-            lines.push(screen.paint(ink, &format!("  {mark} {}", matter.text)));
-        }
+        // Not shortened: the end is often what to do.
+        lines.extend(matters.iter().map(|matter| matter.draw(screen)));
         let stores = &self.status.stores;
         let infos: Vec<api::StoreInfo> = stores.iter().filter_map(|it| it.info.clone()).collect();
         let used = |info: &api::StoreInfo| stores::is_used(&self.store, info);
@@ -76,8 +61,46 @@ impl Health {
         lines
     }
 
+    /// Draws the verdict and the node for a screen with little room, and the matters to look at: so many of
+    /// them at most.
+    pub(crate) fn summary(&self, matters_max: usize, screen: &Screen) -> Vec<String> {
+        let names = self.names();
+        let mut matters = self.matters(&names);
+        let verdict = self.verdict(&matters, screen);
+        let mut lines = vec![verdict, self.node(&names, screen)];
+        matters.retain(|matter| matter.level > Level::Note);
+        let shown = match matters.len() > matters_max {
+            true => matters_max.saturating_sub(1),
+            false => matters.len(),
+        };
+        lines.extend(matters[..shown].iter().map(|matter| matter.draw(screen)));
+        if shown < matters.len() {
+            let more = matters.len() - shown;
+            let line = format!("  ! and {more} more: lattice status");
+            lines.push(screen.paint(Ink::Warn, &line));
+        }
+        lines
+    }
+
+    /// Returns the names of the members.
+    pub(crate) fn names(&self) -> Names {
+        Names::new(self.members.own.iter().chain(&self.members.peers))
+    }
+
+    // Draws the line that sums up everything.
+    fn verdict(&self, matters: &[Matter], screen: &Screen) -> String {
+        let worst = matters.iter().map(|matter| matter.level).max();
+        let (ink, word) = match worst.unwrap_or(Level::Note) {
+            Level::Note if self.is_running => (Ink::Good, "OK"),
+            Level::Note => (Ink::Dim, "STOPPED"),
+            Level::Warning => (Ink::Warn, "WARNING"),
+            Level::Problem => (Ink::Alarm, "PROBLEM"),
+        };
+        format!("{}: {}", screen.paint(ink, word), self.sum())
+    }
+
     // Sums up in one line: members, step, conflicts, dead letters.
-    fn verdict(&self) -> String {
+    fn sum(&self) -> String {
         let others: Vec<&api::Peer> = self
             .members
             .peers
@@ -259,15 +282,17 @@ impl Health {
 
 /// Columns of a verdict with a command in it, so that it fits on a line with the word before it.
 const VERDICT_COLUMNS_MAX: usize = 70;
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::cli::{
         output::screen::tests::{NOW_MS, everywhere, plain, terminal},
         screens::{hooks::tests::hook, names::tests::node, stores::tests::store},
     };
 
-    fn three() -> Health {
+    /// Returns the health of attic, which is in step with kitchen and laptop.
+    pub(crate) fn three() -> Health {
         let online = |digit, name| api::Peer {
             online: true,
             seen_ms: NOW_MS,

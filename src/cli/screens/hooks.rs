@@ -15,6 +15,16 @@ use crate::cli::{
 
 /// Draws a table of hooks, with what a person has to look at below it.
 pub(crate) fn draw(hooks: &[&api::HookStatus], screen: &Screen) -> Vec<String> {
+    let mut lines = table(hooks, screen);
+    for text in hooks.iter().flat_map(|hook| troubles(hook)) {
+        let line = format!("  ! {text}");
+        lines.push(screen.paint(Ink::Warn, &screen.fit(&line, 0)));
+    }
+    lines
+}
+
+/// Draws a table of hooks.
+pub(crate) fn table(hooks: &[&api::HookStatus], screen: &Screen) -> Vec<String> {
     let mut table = Table::new(&[
         Column::Text("HOOK"),
         Column::Text("STATE"),
@@ -48,12 +58,7 @@ pub(crate) fn draw(hooks: &[&api::HookStatus], screen: &Screen) -> Vec<String> {
             last.unwrap_or_default(),
         ]);
     }
-    let mut lines = table.draw(screen, 0);
-    for text in hooks.iter().flat_map(|hook| troubles(hook)) {
-        let line = format!("  ! {text}");
-        lines.push(screen.paint(Ink::Warn, &screen.fit(&line, 0)));
-    }
-    lines
+    table.draw(screen, 0)
 }
 
 /// Describes what a person has to look at, a text for each matter, which begins with the hook's name.

@@ -40,6 +40,18 @@ pub(super) struct Matter {
     pub(super) text: String,
 }
 
+impl Matter {
+    /// Draws the matter on a line, with a mark if a person should look at it.
+    pub(super) fn draw(&self, screen: &Screen) -> String {
+        let (ink, mark) = match self.level {
+            Level::Note => (Ink::Plain, ' '),
+            Level::Warning => (Ink::Warn, '!'),
+            Level::Problem => (Ink::Alarm, '!'),
+        };
+        screen.paint(ink, &format!("  {mark} {}", self.text))
+    }
+}
+
 /// Returns what is not as it should be with another node.
 pub(super) fn of_a_peer(peer: &api::Peer, names: &Names) -> Option<Matter> {
     let name = names.of(&peer.node);

@@ -17,7 +17,7 @@ use crate::cli::{
 };
 
 /// The names of the members, by id.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     named: BTreeMap<Bytes, String>,
     // Names that several nodes have.

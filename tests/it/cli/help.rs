@@ -48,6 +48,7 @@ const COMMANDS: &[&[&str]] = &[
     &["wait"],
     &["lock"],
     &["status"],
+    &["top"],
     &["log"],
     &["root"],
     &["compare"],
@@ -109,6 +110,7 @@ fn help_lists_the_commands() {
       wait         Wait until the node answers and meets the given conditions
       lock         Run a command while holding a lock, which others wait for
       status       Show the node, its stores and their health
+      top          Show the node, its mesh and its changes on a live screen
       log          List the entries of a log
       root         Print the root of a store: one hash for its whole state
       compare      Compare a store here with the same store on another member
@@ -202,6 +204,7 @@ fn short_help_of_watch_names_every_flag() {
       -c, --count <N>             End after this many changes
           --timeout <DURATION>    End after this long, with exit 8
           --no-reconnect          Exit with 5 if the node disconnects
+          --tree                  Show the keys on a live screen, as a tree of their prefixes
       -h, --help                  Print help (see more with '--help')
 
     Global options:
@@ -217,6 +220,7 @@ fn short_help_of_watch_names_every_flag() {
 
     Examples:
       lattice watch /nodes/
+      lattice watch --tree                               a live screen of all keys
       lattice watch /jobs/ --no-initial --only put
       lattice watch /nodes/ -g '/jobs/*/done'            a prefix and a pattern
       lattice watch /hello --exact -c 1 --timeout 30s    wait for one change

@@ -1,104 +1,10 @@
 //! Commands on a terminal: what people see.
 
-use std::{
-    fs::File,
-    io::{Read as _, Write as _},
-    os::fd::OwnedFd,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Stdio, thread, time::Duration};
 
-use rustix::{
-    fs::{Mode, OFlags, open},
-    process::Signal,
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Winsize, tcsetwinsize},
-};
+use rustix::process::Signal;
 
-use super::harness::{Home, PATIENCE};
-
-/// A command with all of its streams on a terminal of its own.
-struct OnTerminal {
-    child: Child,
-    keyboard: File,
-    screen: Arc<Mutex<String>>,
-    reader: Option<thread::JoinHandle<()>>,
-}
-
-impl OnTerminal {
-    fn start(mut command: Command, columns: u16) -> Self {
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&keyboard).unwrap();
-        unlockpt(&keyboard).unwrap();
-        let name = ptsname(&keyboard, Vec::new()).unwrap();
-        let end = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&end, size).unwrap();
-        let stream = |end: &OwnedFd| Stdio::from(end.try_clone().unwrap());
-        let child = command
-            .env("TERM", "xterm")
-            .stdin(stream(&end))
-            .stdout(stream(&end))
-            .stderr(stream(&end))
-            .spawn()
-            .unwrap();
-        // `command` has copies: the screen ends when the last one is closed.
-        drop((command, end));
-        let keyboard = File::from(keyboard);
-        let mut output = keyboard.try_clone().unwrap();
-        let screen = Arc::<Mutex<String>>::default();
-        let shown = Arc::clone(&screen);
-        let reader = thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
-                let text = String::from_utf8_lossy(&bytes[..count]);
-                shown.lock().unwrap().push_str(&text);
-            }
-        });
-        Self {
-            child,
-            keyboard,
-            screen,
-            reader: Some(reader),
-        }
-    }
-
-    fn wait_for(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.screen.lock().unwrap().contains(text) {
-            let shown = self.screen.lock().unwrap().clone();
-            assert!(Instant::now() < deadline, "no {text:?} in {shown:?}");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits for the end, and returns all that was shown.
-    fn end(mut self) -> String {
-        let status = self.child.wait().unwrap();
-        self.reader.take().unwrap().join().unwrap();
-        let shown = self.screen.lock().unwrap().replace("\r\n", "\n");
-        assert!(status.success(), "{shown}");
-        shown
-    }
-}
-
-impl Drop for OnTerminal {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
+use super::{harness::Home, on_terminal::OnTerminal};
 
 fn shown(home: &Home, arguments: &[&str], columns: u16) -> String {
     OnTerminal::start(home.command(arguments), columns).end()
