@@ -10,7 +10,7 @@ set -euo pipefail
 prefix="$1"
 left="${2:-}"
 
-lattice consumer create worker-sh "$prefix" --from start --ack-wait 30s >/dev/null
+lattice consumer create worker-sh "$prefix" --since start --ack-wait 30s >/dev/null
 while [[ -z "$left" ]] || ((left-- > 0)); do
     line="$(lattice consumer next worker-sh --json)"
     jq -r '[.attempt, .key, .value // .type] | @tsv' <<<"$line"

@@ -493,7 +493,7 @@ impl From<ConsumerError> for ApiError {
                     ),
                     None => format!(
                         "`lattice consumer set {name} --on-gap state` goes on with one gap and the \
-                        state; `lattice consumer reset {name} --from now` skips what is missing; if \
+                        state; `lattice consumer reset {name} --since now` skips what is missing; if \
                         something is damaged, `lattice verify` lists it"
                     ),
                 };

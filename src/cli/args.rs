@@ -100,7 +100,6 @@ pub(crate) enum Command {
     Join(Join),
     Peer(Peer),
     Leave(Leave),
-    #[command(hide = true)]
     Peers(Peers),
     Connect(Connect),
     Store(StoreCommand),

@@ -5,6 +5,7 @@ use clap::CommandFactory as _;
 use crate::cli::{
     args::{Cli, Command},
     exit::Failure,
+    groups,
     session::Context,
 };
 
@@ -58,6 +59,6 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context, Cli::command()),
         Command::Man(man) => man.run(context, Cli::command()),
-        Command::Help(help) => help.run(context, Cli::command()),
+        Command::Help(help) => help.run(context, groups::tree()),
     }
 }

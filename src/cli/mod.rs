@@ -14,6 +14,7 @@ mod command;
 mod dispatch;
 mod exit;
 mod global;
+mod groups;
 mod input;
 mod output;
 mod pages;

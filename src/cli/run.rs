@@ -2,7 +2,6 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
@@ -11,6 +10,7 @@ use crate::cli::{
     command::{verify_lines::verify_lines, verify_proof::verify_proof},
     dispatch::dispatch,
     exit::{Exit, Failure},
+    groups,
     output::{print, stderr::Stderr},
     session::Context,
     shell,
@@ -19,7 +19,7 @@ use crate::cli::{
 
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match groups::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return args::print_answer(&error),
     };

@@ -6,13 +6,14 @@ use std::{
     pin::pin,
 };
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use lattice::api::whole;
 
 use crate::cli::{
     args::{self, Cli},
     dispatch::dispatch,
     exit::{Exit, Failure},
+    groups,
     input::{
         prompt::{Prompt, Terminal},
         shell_words,
@@ -120,7 +121,7 @@ fn parse(line: &str) -> Result<Line, Failure> {
 }
 
 fn parse_words(words: impl IntoIterator<Item = OsString>) -> Result<Line, Failure> {
-    match Cli::try_parse_from(words) {
+    match groups::parse(words) {
         Ok(cli) => Ok(Line::Run(Box::new(cli))),
         Err(error) if error.use_stderr() => Err(args::usage(&error)),
         // Help and version, printed as the answer to the line.

@@ -49,7 +49,11 @@ pub struct Hook {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Kinds of changes that run the hook. Empty: all kinds.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "only",
+        alias = "kinds",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub kinds: Vec<HookKind>,
     /// Rule that turns changes into runs. Default: each.
     #[serde(skip_serializing_if = "is_default")]

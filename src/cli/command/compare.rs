@@ -37,7 +37,7 @@ pub(crate) struct Compare {
     #[command(flatten)]
     flags: KeyFlags,
     /// List at most this many keys
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
 }
 

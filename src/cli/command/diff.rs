@@ -28,9 +28,9 @@ use crate::cli::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lattice diff --from 1h                                 what changed in the last hour
-  lattice diff /config/ --from 2d --to 1d
-  lattice diff /config/ --from 2026-11-22T10:00:00Z --json | jq -r .key")]
+  lattice diff --since 1h                                what changed in the last hour
+  lattice diff /config/ --since 2d --until 1d
+  lattice diff /config/ --since 2026-11-22T10:00:00Z --json | jq -r .key")]
 pub(crate) struct Diff {
     /// Only keys that start with this
     #[arg(default_value = "", hide_default_value = true)]
@@ -38,10 +38,10 @@ pub(crate) struct Diff {
     #[command(flatten)]
     flags: KeyFlags,
     /// The first time: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_past)]
+    #[arg(long = "since", alias = "from", value_name = "TIME", value_parser = parse_past)]
     from: When,
     /// The second time [default: now]
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    #[arg(long = "until", alias = "to", value_name = "TIME", value_parser = parse_when)]
     to: Option<When>,
     /// Leave the values out
     #[arg(long)]

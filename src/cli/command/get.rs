@@ -165,7 +165,7 @@ pub(crate) struct List {
     #[arg(long)]
     keys_only: bool,
     /// List at most this many keys
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Only keys after this one: the last of the page before
     #[arg(long, value_name = "KEY")]

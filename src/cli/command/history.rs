@@ -33,7 +33,7 @@ pub(crate) struct History {
     #[command(flatten)]
     flags: KeyFlags,
     /// Show at most this many entries
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 

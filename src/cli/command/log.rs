@@ -34,7 +34,7 @@ pub(crate) struct Log {
     #[arg(long, value_name = "SEQ")]
     after: Option<u64>,
     /// List at most this many entries: the newest, or with --after the first ones after it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Print the puts and deletes as lines that `put --stdin` reads, and nothing else
     #[arg(long)]

@@ -1,8 +1,5 @@
 //! The commands: a file for each, or a folder for a group.
 
-mod feed;
-mod live;
-mod tree;
 pub(super) mod batch;
 pub(super) mod compare;
 pub(super) mod conflicts;
@@ -11,12 +8,14 @@ pub(super) mod delete;
 pub(super) mod demo;
 pub(super) mod diff;
 pub(super) mod export;
+mod feed;
 pub(super) mod get;
 pub(super) mod help;
 pub(super) mod history;
 pub(super) mod hook;
 pub(super) mod join;
 pub(super) mod leave;
+mod live;
 pub(super) mod lock;
 pub(super) mod log;
 pub(super) mod man;
@@ -34,6 +33,7 @@ pub(super) mod snapshot;
 pub(super) mod status;
 pub(super) mod store;
 pub(super) mod top;
+mod tree;
 pub(super) mod up;
 pub(super) mod verify;
 pub(super) mod verify_lines;

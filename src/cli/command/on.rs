@@ -76,14 +76,14 @@ pub(crate) struct On {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     timeout: Duration,
     /// End after this many runs
-    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long = "limit", short_alias = 'c', alias = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]
     action: ActionArgs,
 }
 
 impl On {
-    /// Follows the changes until the command is stopped or `--count` runs have ended.
+    /// Follows the changes until the command is stopped or `--limit` runs have ended.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         // From here on, a signal ends the loop below, which kills the running commands. They are in
         // process groups of their own and would not get the signal.

@@ -58,7 +58,7 @@ Examples:
   lattice watch --tree                               a live screen of all keys
   lattice watch /jobs/ --no-initial --only put
   lattice watch /nodes/ -g '/jobs/*/done'            a prefix and a pattern
-  lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
+  lattice watch /hello --exact -n 1 --timeout 30s    wait for one change
   lattice watch / --since 2h --until-caught-up       what happened in the last two hours
   lattice watch / --since 2026-11-21 --until 1d      what happened until this time yesterday
   lattice watch / --arrived-since 2h                 also changes written earlier that came late
@@ -127,7 +127,7 @@ pub(crate) struct Watch {
     #[arg(long)]
     until_caught_up: bool,
     /// End after this many changes
-    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long = "limit", short_alias = 'c', alias = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this long, with exit 8
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

@@ -22,7 +22,7 @@ use crate::cli::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lattice consumer create billing /orders/ --from start
+  lattice consumer create billing /orders/ --since start
   lattice consumer next billing                       takes one change
   lattice consumer ack billing 5e0c...a1.1            acknowledges it
   lattice consumer next billing --stream --ack        acknowledges each change once it is printed

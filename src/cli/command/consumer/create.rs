@@ -26,8 +26,8 @@ use crate::cli::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lattice consumer create billing /orders/ --from start
-  lattice consumer create audit --from 2h               all keys
+  lattice consumer create billing /orders/ --since start
+  lattice consumer create audit --since 2h               all keys
   lattice consumer create deploy /deploy/ --ack-wait 10m --max-deliver 3 --backoff 1m
   lattice consumer create ledger /a/ /b/ --max-in-flight 1")]
 pub(super) struct Create {
@@ -40,7 +40,7 @@ pub(super) struct Create {
     flags: KeyFlags,
     /// Where to begin: start, now, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
     /// time
-    #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
+    #[arg(long = "since", alias = "from", value_name = "WHERE", default_value = "now", value_parser = parse_from)]
     from: From,
     /// Time to acknowledge a change before it is delivered again [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -181,15 +181,15 @@ impl Set {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lattice consumer reset billing --from start
-  lattice consumer reset billing --from now         skip the backlog
-  lattice consumer reset billing --from 2h")]
+  lattice consumer reset billing --since start
+  lattice consumer reset billing --since now         skip the backlog
+  lattice consumer reset billing --since 2h")]
 pub(super) struct Reset {
     #[command(flatten)]
     name: Name,
     /// Where to begin: start, now, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
     /// time
-    #[arg(long, value_name = "WHERE", value_parser = parse_from)]
+    #[arg(long = "since", alias = "from", value_name = "WHERE", value_parser = parse_from)]
     from: From,
 }
 
@@ -228,7 +228,7 @@ impl From {
     }
 }
 
-/// Parses the value of `--from`.
+/// Parses the value of `--since`.
 pub(crate) fn parse_from(text: &str) -> Result<From, String> {
     match text {
         "start" => return Ok(From::Start),

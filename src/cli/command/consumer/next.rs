@@ -48,7 +48,7 @@ pub(super) struct Next {
     stream: bool,
     /// Take at most this many changes; with --stream, end after them [default: 1; with --stream, no
     /// limit]
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', long = "limit", alias = "count", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// How long to wait for a change; then exit 8 [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

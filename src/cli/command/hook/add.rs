@@ -41,7 +41,7 @@ Examples:
   lattice hook add deploy /deploy/ -- ./deploy.sh
   lattice hook add mail /orders/ --only put --attempts 10 --timeout 5m -- /usr/local/bin/mail-order
   lattice hook add render /pages/ --mode latest --debounce 500ms -- ./render --all
-  lattice hook add load /rows/ --mode batch --batch 500 --debounce 1s --from start -- ./load.py
+  lattice hook add load /rows/ --mode batch --batch 500 --debounce 1s --since start -- ./load.py
   lattice hook add index /pages/ --writes -- ./index.py
   lattice hook add tell /alerts/ --http https://example.org/alert --secret-file alert.secret")]
 pub(super) struct Add {
@@ -95,7 +95,7 @@ pub(super) struct Add {
     rate: Option<u32>,
     /// Where to begin: now, start, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
     /// time
-    #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
+    #[arg(long = "since", alias = "from", value_name = "WHERE", default_value = "now", value_parser = parse_from)]
     from: From,
     /// Step to take where the log no longer has the next changes: state runs the command with one
     /// change of type gap, which says to forget what is known, then with each live key; stop runs

@@ -28,7 +28,8 @@ pub(super) struct Logs {
     /// Show the last N runs
     #[arg(
         short = 'n',
-        long,
+        long = "limit",
+        alias = "count",
         value_name = "N",
         default_value_t = 20,
         value_parser = clap::value_parser!(u32).range(1..)
