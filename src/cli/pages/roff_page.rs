@@ -14,6 +14,8 @@ pub(crate) fn write(page: &Page) -> String {
         "TH",
         [&name.to_uppercase(), SECTION, " ", &version, "Lattice"],
     );
+    // No hyphens and no wide spaces inside commands.
+    roff.control("nh", []).control("ad", ["l"]);
     roff.control("SH", ["NAME"]);
     roff.text([roman(format!("{name} - {}", page.summary))]);
     roff.control("SH", ["DESCRIPTION"]);
@@ -104,6 +106,8 @@ mod tests {
         .ie \n(.g .ds Aq \(aq
         .el .ds Aq '
         .TH LATTICE-START 7 " " "lattice 0.1.0" Lattice
+        .nh
+        .ad l
         .SH NAME
         lattice\-start \- first node, data directory, real data
         .SH DESCRIPTION
