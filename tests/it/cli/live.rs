@@ -72,7 +72,7 @@ fn every_way_out_restores_the_terminal() {
     }
 }
 
-/// A reader of keys that spins when its terminal is closed would never end.
+/// A reader of keys that never returns from a closed terminal would keep the process, at full load.
 #[test]
 fn closed_terminal_ends_the_screen() {
     let (home, _node) = attic();
