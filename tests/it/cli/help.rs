@@ -56,6 +56,7 @@ const COMMANDS: &[&[&str]] = &[
     &["repair"],
     &["invite"],
     &["join"],
+    &["peers"],
     &["peer"],
     &["peer", "list"],
     &["peer", "remove"],
@@ -88,56 +89,63 @@ fn help_lists_the_commands() {
 
     Usage: lattice [OPTIONS] <COMMAND>
 
-    Commands:
-      init         Create the node: its data directory, identity, root store and data store
-      up           Start the node; create it if there is none [alias: serve]
+    Start:
+      up           Start the node; create it if there is none
       down         Stop the running node
+      init         Create the node: its data directory, identity, root store and data store
+      status       Show the node, its stores and their health
+      top          Show the node, its mesh and its changes on a live screen
+      service      Run the node as a systemd service
+      demo         Watch three nodes find each other, disagree and agree, on this machine
+
+    Data:
       put          Set a key
       get          Print the value of a key
-      delete       Delete a key, or all keys under a prefix [aliases: del, rm]
+      delete       Delete a key, or all keys under a prefix
       batch        Apply puts and deletes from stdin as one atomic entry
-      list         List keys and their values [alias: ls]
+      list         List keys and their values
       export       Write keys and values as JSON lines, which `import` reads
       import       Write the keys and values of JSON lines, as `export` prints them
       heads        Show all heads of a key
       history      Draw the history of a key
       diff         Show the keys that differ between two times
       conflicts    List the keys that have several heads, and their heads
-      watch        Print the changes of keys as they happen [aliases: subscribe, sub]
-      consumer     Durable consumers: every change under a prefix is delivered until it is acknowledged
+      log          List the entries of a log
+      store        Create, list, choose, rename and delete stores
+
+    Watch and react:
+      watch        Print the changes of keys as they happen
       on           Run a command, or post to a URL, for each change while this runs
       hook         Hooks: the node runs a command, or posts to a URL, when a key changes
+      consumer     Durable consumers: every change under a prefix is delivered until it is acknowledged
       wait         Wait until the node answers and meets the given conditions
       lock         Run a command while holding a lock, which others wait for
-      status       Show the node, its stores and their health
-      top          Show the node, its mesh and its changes on a live screen
-      log          List the entries of a log
-      root         Print the root of a store: one hash for its whole state
-      compare      Compare a store here with the same store on another member
+
+    Mesh:
+      invite       Invite another node: prints a token for `lattice join`
+      join         Join the mesh of another node, with the token that `lattice invite` printed there
+      peers        List the members: the same as `peer list`
+      peer         List the other members, change their role or name, remove them, or mark them dormant
+      connect      Connect to a member now
+      leave        End this node's own membership of its mesh, for ever
+
+    Care:
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
       snapshot     Back up all stores into one file, check it anywhere, restore it
       retention    Show how much of a store's history is final and kept, or set how much is kept
       prune        Remove final entries of a store from the logs of this node
-      invite       Invite another node: prints a token for `lattice join`
-      join         Join the mesh of another node, with the token that `lattice invite` printed there
-      peer         List the other members, change their role or name, remove them, or mark them dormant
-      leave        End this node's own membership of its mesh, for ever
-      connect      Connect to a member now
-      store        Create, list, choose, rename and delete stores
-      service      Run the node as a systemd service
+      root         Print the root of a store: one hash for its whole state
+      compare      Compare a store here with the same store on another member
+
+    Tools:
       shell        Type commands interactively, with history and completion of commands and keys
-      demo         Watch three nodes find each other, disagree and agree, on this machine
       bench        Measure a node on this machine: rates, times, and ratios to the speed of its disk
       completions  Print completions for a shell
       man          Print the manual page of lattice, of one command, or of a topic
       help         Print the help of a command, or a page of the manual
 
     Options:
-      -h, --help     Print help
-      -V, --version  Print version
-
-    Global options:
           --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
                             LATTICE_DATA]
           --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
@@ -147,6 +155,8 @@ fn help_lists_the_commands() {
                             never [default: auto]
       -v, --verbose...      Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
                             still more
+      -h, --help            Print help
+      -V, --version         Print version
 
     Examples:
       lattice up --watch /              start the node here and stream every change
@@ -201,7 +211,7 @@ fn short_help_of_watch_names_every_flag() {
                                   `lattice root --prefix PREFIX` prints it on every node with the same
                                   state; absent while changes are on their way
           --until-caught-up       End once the state, or the history since the start, is complete
-      -c, --count <N>             End after this many changes
+      -n, --limit <N>             End after this many changes
           --timeout <DURATION>    End after this long, with exit 8
           --no-reconnect          Exit with 5 if the node disconnects
           --tree                  Show the keys on a live screen, as a tree of their prefixes
@@ -223,7 +233,7 @@ fn short_help_of_watch_names_every_flag() {
       lattice watch --tree                               a live screen of all keys
       lattice watch /jobs/ --no-initial --only put
       lattice watch /nodes/ -g '/jobs/*/done'            a prefix and a pattern
-      lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
+      lattice watch /hello --exact -n 1 --timeout 30s    wait for one change
       lattice watch / --since 2h --until-caught-up       what happened in the last two hours
       lattice watch / --since 2026-11-21 --until 1d      what happened until this time yesterday
       lattice watch / --arrived-since 2h                 also changes written earlier that came late
