@@ -61,6 +61,8 @@ pub(crate) struct Pages {
     at_once: Arc<AtomicBool>,
     // The sums file, if it is kept with each sync.
     kept: Option<Arc<Mutex<SumsFile>>>,
+    // Whether the sums are those of a sound file. Nothing is kept before.
+    is_checked: Arc<AtomicBool>,
 }
 
 impl Pages {
@@ -72,6 +74,7 @@ impl Pages {
             unsynced: Arc::default(),
             at_once: Arc::default(),
             kept: None,
+            is_checked: Arc::default(),
         }
     }
 
@@ -100,22 +103,30 @@ impl Pages {
             None => false,
         };
         let (sums, known) = match read.filter(|_| is_of_file) {
-            Some(read) if read.closed.is_some() => {
-                // Later writes make it a file that was not closed.
-                kept.add(&read.sums, Vec::new(), None)?;
+            // Later writes make it a file that was not closed.
+            Some(read)
+                if read.closed.is_some() && kept.add(&read.sums, Vec::new(), None).is_ok() =>
+            {
                 (read.sums, Known::Closed)
             }
-            Some(read) => (read.sums, Known::AfterCrash),
-            None => {
+            Some(read) if read.closed.is_none() => (read.sums, Known::AfterCrash),
+            _ => {
                 kept.remove()?;
                 (Vec::new(), Known::None)
             }
         };
         let pages = Self {
             kept: Some(Arc::new(Mutex::new(kept))),
+            is_checked: Arc::new(AtomicBool::new(known != Known::None || bytes == 0)),
             ..Self::new(file, sums)
         };
         Ok((pages, known))
+    }
+
+    /// Notes that redb has checked the whole file: the sums of its blocks are right, and are kept from now
+    /// on. Until then a crash must leave no sums, or the next open would take them for checked ones.
+    pub(crate) fn set_checked(&self) {
+        self.is_checked.store(true, Ordering::Release);
     }
 
     /// Reads the sums that a clean close left, and removes their file: the sums are valid only
@@ -143,6 +154,7 @@ impl Pages {
         let (length, written) = (self.file.len()?, self.take_unsynced());
         let sums = self.sums();
         match &self.kept {
+            Some(_) if !self.is_checked() => Ok(()),
             Some(kept) => {
                 // The header is written in place, and is known when it was closed.
                 let changed = written.into_iter().chain([(0, 1)]);
@@ -281,17 +293,32 @@ impl Pages {
     // are not written to. The sum of that second header may be lost by a power cut; then redb checks the
     // whole file.
     fn keep_sums(&self, written: &[(u64, u64)]) -> io::Result<()> {
-        let Some(kept) = &self.kept else {
+        let Some(kept) = self.kept.as_ref().filter(|_| self.is_checked()) else {
             return Ok(());
         };
         let written = written.iter().copied().flat_map(blocks_of);
         let changed: Vec<u32> = written.collect();
-        if changed.is_empty() {
+        // `note_header` has added a header alone.
+        if changed.iter().all(|number| *number == 0) {
             return Ok(());
         }
         // Readers go on during the write.
         let sums = self.sums().clone();
         lock(kept).add(&sums, changed, None)
+    }
+
+    // Adds the sum of the header before it is written: a process that is killed at any moment leaves a header
+    // with the last sum or the one before.
+    fn note_header(&self, sums: &mut Vec<u64>, block: &[u8]) -> io::Result<()> {
+        *slot(sums, 0) = sum(0, block);
+        match self.kept.as_ref().filter(|_| self.is_checked()) {
+            Some(kept) => lock(kept).add(sums, vec![0], None),
+            None => Ok(()),
+        }
+    }
+
+    fn is_checked(&self) -> bool {
+        self.is_checked.load(Ordering::Acquire)
     }
 
     // Writes dirty pages to the disk piece by piece, by offset. redb writes page by page, each 131
@@ -325,6 +352,9 @@ impl Pages {
         let end = offset + data.len() as u64;
         let whole = offset.is_multiple_of(BLOCK) && end.is_multiple_of(BLOCK);
         if whole {
+            if offset == 0 {
+                self.note_header(&mut sums, &data[..usize_of(BLOCK).min(data.len())])?;
+            }
             self.file.write_at(data, offset)?;
             for (number, block) in numbered(offset, data) {
                 *slot(&mut sums, number) = sum(number, block);
@@ -341,6 +371,9 @@ impl Pages {
         let from = usize_of(offset - start);
         blocks.resize(blocks.len().max(from + data.len()), 0);
         blocks[from..from + data.len()].copy_from_slice(data);
+        if start == 0 {
+            self.note_header(&mut sums, &blocks[..usize_of(BLOCK).min(blocks.len())])?;
+        }
         self.file.write_at(data, offset)?;
         for (number, block) in numbered(start, &blocks) {
             *slot(&mut sums, number) = sum(number, block);

@@ -114,7 +114,7 @@ impl State {
         };
         let is_empty = file.len()? == 0;
         let (pages, known) = Pages::keeping_sums(Arc::clone(&disk), path, file)?;
-        let backend = pages.clone();
+        let (backend, checked) = (pages.clone(), pages.clone());
         let (db, stored, flushed, counts, (citers, has_taken_back)) = guarded(move || {
             let mut db = redb::Builder::new()
                 .set_cache_size(STATE_CACHE_BYTES)
@@ -124,6 +124,7 @@ impl State {
                     "its own check fails after an unclean stop",
                 ));
             }
+            checked.set_checked();
             let mut write = db.begin_write()?;
             write.set_quick_repair(true);
             write.open_table(HEADS_TABLE)?;

@@ -188,6 +188,7 @@ fn read_all(file: &Arc<dyn DiskFile>) -> io::Result<Option<Read>> {
     let (mut closed, mut header_before) = (None, 0);
     while let Some((record, after)) = split_record(rest, check) {
         rest = after;
+        let mut has_header = false;
         let (mut body, end) = record.split_at(record.len() - 16);
         body.advance(4);
         while body.has_remaining() {
@@ -195,10 +196,18 @@ fn read_all(file: &Arc<dyn DiskFile>) -> io::Result<Option<Read>> {
             if sums.len() <= number {
                 sums.resize(number + 1, 0);
             }
+            let sum = body.get_u64_le();
             if number == 0 {
-                header_before = sums[0];
+                has_header = true;
+                if sum != sums[0] {
+                    header_before = sums[0];
+                }
             }
-            sums[number] = body.get_u64_le();
+            sums[number] = sum;
+        }
+        // The header is durable before a record without it, which comes between two commits.
+        if !has_header {
+            header_before = 0;
         }
         let mut end = end;
         closed = Some(end.get_u64_le()).filter(|length| *length > 0);
@@ -305,7 +314,11 @@ mod tests {
         file.add(&sums, vec![1], None).unwrap();
         let found = read(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!((found.sums, found.closed), (sums, None));
-        assert_eq!(found.header_before, 31);
+        assert_eq!(found.header_before, 0, "the last record has no header");
+        file.add(&[61], vec![0], None).unwrap();
+        file.add(&[61], vec![0], None).unwrap();
+        let found = read(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!((found.sums[0], found.header_before), (61, 41));
     }
 
     #[test]

@@ -117,3 +117,86 @@ fn entry_without_heads_for_each_op_is_a_bug() {
     let (mut state, _stored) = open(&place);
     drop(state.stage_over(&first(), Before::default()));
 }
+
+// A file with many rows, and its bytes.
+fn file_with_rows() -> (Place, Vec<u8>) {
+    let place = place();
+    let (mut state, _stored) = open(&place);
+    let mut last: Option<VerifiedEntry> = None;
+    for number in 1..=400_u64 {
+        let prev = last.as_ref().map(|last| last.id);
+        let key = format!("/{number:04}");
+        let next = entry(
+            AUTHOR_A,
+            number,
+            prev,
+            number * 10,
+            Box::leak(key.into_boxed_str()),
+        );
+        state.stage(&next).unwrap();
+        last = Some(next);
+    }
+    state.show();
+    state.flush(Vec::new());
+    state.finish_flush(true).unwrap();
+    state.close().unwrap();
+    let bytes = std::fs::read(&place.path).unwrap();
+    (place, bytes)
+}
+
+fn sums_of(place: &Place) -> PathBuf {
+    place.path.with_extension("sums")
+}
+
+/// A file that redb's check has refused leaves no sums: the next open would take them for checked ones, and
+/// read the damaged block without an error.
+#[test]
+fn file_that_was_refused_is_refused_again() {
+    let (place, bytes) = file_with_rows();
+    let mut refused = 0;
+    for block in 1..bytes.len() / 4096 {
+        let mut flipped = bytes.clone();
+        flipped[block * 4096 + 100] ^= 8;
+        std::fs::write(&place.path, &flipped).unwrap();
+        drop(std::fs::remove_file(sums_of(&place)));
+        let open = || State::open(Arc::new(RealDisk), &place.path, STORE).map(drop);
+        if open().is_err() {
+            refused += 1;
+            assert!(!sums_of(&place).exists(), "block {block} leaves sums");
+            assert!(open().is_err(), "block {block} is refused once only");
+        }
+    }
+    assert!(refused > 5, "only {refused} blocks matter");
+}
+
+/// The check of a whole file learns all sums, and they are all kept: damage later on is found.
+#[test]
+fn sums_that_a_check_has_learned_are_kept() {
+    let (place, bytes) = file_with_rows();
+    std::fs::write(&place.path, &bytes).unwrap();
+    drop(std::fs::remove_file(sums_of(&place)));
+    let (state, _stored) = open(&place);
+    state.close().unwrap();
+    let (bytes, sums) = (
+        std::fs::read(&place.path).unwrap(),
+        std::fs::read(sums_of(&place)).unwrap(),
+    );
+    let mut found = 0;
+    for block in 1..bytes.len() / 4096 {
+        let mut flipped = bytes.clone();
+        flipped[block * 4096 + 100] ^= 8;
+        std::fs::write(&place.path, &flipped).unwrap();
+        std::fs::write(sums_of(&place), &sums).unwrap();
+        let read =
+            State::open(Arc::new(RealDisk), &place.path, STORE).and_then(|(state, _stored)| {
+                let view = state.reader().view();
+                (1..=400).try_for_each(|number| {
+                    let heads = view.heads(format!("/{number:04}").as_bytes())?;
+                    assert!(heads.winner().is_some(), "block {block} hides /{number:04}");
+                    Ok(())
+                })
+            });
+        found += u32::from(read.is_err());
+    }
+    assert!(found > 5, "only {found} flips were found");
+}
