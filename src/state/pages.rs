@@ -304,7 +304,7 @@ impl Pages {
         }
         // Readers go on during the write.
         let sums = self.sums().clone();
-        lock(kept).add(&sums, changed, None)
+        lock(kept).keep(&sums, changed)
     }
 
     // Adds the sum of the header before it is written: a process that is killed at any moment leaves a header
@@ -312,7 +312,7 @@ impl Pages {
     fn note_header(&self, sums: &mut Vec<u64>, block: &[u8]) -> io::Result<()> {
         *slot(sums, 0) = sum(0, block);
         match self.kept.as_ref().filter(|_| self.is_checked()) {
-            Some(kept) => lock(kept).add(sums, vec![0], None),
+            Some(kept) => lock(kept).keep(sums, vec![0]),
             None => Ok(()),
         }
     }

@@ -83,11 +83,27 @@ impl SumsFile {
     /// Any error of the file system.
     pub(super) fn remove(&mut self) -> io::Result<()> {
         self.tail = None;
-        match self.disk.remove(&self.path) {
+        let unfinished = self.path.with_extension("sums.new");
+        let removed = [&unfinished, &self.path].map(|path| self.disk.remove(path));
+        let [_unfinished, removed] = removed;
+        match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.sync_dir(),
         }
+    }
+
+    /// Adds the sums of the blocks `changed`. If there is no room for them, the file is removed: redb then
+    /// checks the whole file after a crash, and the next call begins with all sums. A full disk must not keep
+    /// the state from being written: entries are removed from the logs only after that.
+    ///
+    /// # Errors
+    /// The file cannot be removed either.
+    pub(super) fn keep(&mut self, sums: &[u64], changed: Vec<u32>) -> io::Result<()> {
+        self.add(sums, changed, None).or_else(|error| {
+            tracing::debug!(path = %self.path.display(), %error, "the sums of a file are not kept");
+            self.remove()
+        })
     }
 
     /// Adds the sums of the blocks `changed`, which may name a block more than once. `closed`: the length of
