@@ -68,13 +68,12 @@ impl Export {
         let mut file = match &self.file {
             Some(path) => {
                 let made = OpenOptions::new().write(true).create_new(true).open(path);
-                Some((
-                    BufWriter::new(made.map_err(|error| unwritable(error, path))?),
-                    path,
-                ))
+                let made = made.map_err(|error| unwritable(error, path))?;
+                Some((BufWriter::new(made), path))
             }
             None => None,
         };
+        let mut unfinished = Unfinished(self.file.as_ref());
         let (mut keys, mut conflicts) = (0_u64, 0_u64);
         while let Some(page) = pages.message().await? {
             for item in &page.items {
@@ -95,6 +94,7 @@ impl Export {
                     .map_err(io::IntoInnerError::into_error)
                     .and_then(|file| file.sync_all());
                 synced.map_err(|error| unwritable(error, path))?;
+                unfinished.0 = None;
                 let what = format!("{} exported to {}", count(keys, "key"), path.display());
                 context.out.notice("exported", &what);
             }
@@ -109,6 +109,19 @@ impl Export {
             context.out.notice("conflicts", &what);
         }
         Ok(())
+    }
+}
+
+// A file that is removed when an error or a signal ends the command: half of it would pass for all.
+struct Unfinished<'a>(Option<&'a PathBuf>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a part of an export is left");
+        }
     }
 }
 

@@ -37,8 +37,10 @@ use crate::cli::{
 /// code is 4.
 ///
 /// Among nodes that reach each other, one at a time holds the lock. While nodes are cut off from each other,
-/// one on each side may hold it; when they meet, all but one lose it. So a lock saves work that is done
-/// twice; it does not protect what must never be done twice. For that, use a store with a quorum.
+/// one on each side may hold it; when they meet, all but one lose it. The same happens if the clocks of two
+/// nodes differ by more than the TTL: for the one that is ahead, a lock of the other has expired already. So a
+/// lock saves work that is done twice; it does not protect what must never be done twice. For that, use a
+/// store with a quorum.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -81,9 +83,16 @@ impl Lock {
             head: Bytes::new(),
             until: Instant::now(),
         };
-        tokio::select! {
-            taken = held.wait_and_take(self.timeout) => taken?,
-            () = &mut signal => return Err(Failure::interrupted()),
+        let taken = tokio::select! {
+            taken = held.wait_and_take(self.timeout) => taken,
+            () = &mut signal => Err(Failure::interrupted()),
+        };
+        if let Err(failure) = taken {
+            // It may have put the key already. If it cannot delete it, or another has the lock, the TTL ends it.
+            if !held.head.is_empty() {
+                drop(held.release().await);
+            }
+            return Err(failure);
         }
         let ran = self.run_command(&mut held, signal).await;
         let released = held.release().await;
@@ -317,11 +326,12 @@ impl Held {
         };
         let item = self.client.get(request).await.ok();
         let item = item.and_then(|reply| reply.into_inner().item);
-        let holder = item.map(|item| escape(&item.value).into_owned());
+        // Only for the message: it may be free by now, or the node gone.
+        let holder = item.map(|item| format!(": {}", escape(&item.value)));
         let holder = holder.unwrap_or_default();
         let waited = waited.as_secs();
         let message = format!(
-            "the lock {} is not free after {waited} s: {holder}",
+            "the lock {} is not free after {waited} s{holder}",
             self.name
         );
         Failure::new(Exit::TimedOut, "lock_held", message)
