@@ -61,11 +61,13 @@ pub(super) fn value(bytes: usize) -> Bytes {
     Bytes::from(vec![b'v'; bytes])
 }
 
-/// Callers in this process. Each caller puts one key after the other without a pause.
+/// Callers in this process. Each caller puts one key after the other, without a pause unless `every` says
+/// when it begins the next one.
 #[derive(Debug)]
 pub(super) struct Callers {
     keys: Vec<Keys>,
     value: Bytes,
+    every: Option<Duration>,
 }
 
 impl Callers {
@@ -75,7 +77,13 @@ impl Callers {
         Self {
             keys: keys.collect(),
             value,
+            every: None,
         }
+    }
+
+    /// Lets each caller begin a put so often. One that is late is measured from when it was to begin.
+    pub(super) fn every(self, every: Option<Duration>) -> Self {
+        Self { every, ..self }
     }
 
     /// Lets the callers put for `time`. The next turn continues with the next keys.
@@ -85,14 +93,24 @@ impl Callers {
         if self.keys.len() == 1
             && let Some(keys) = self.keys.pop()
         {
-            let called = call(store.clone(), keys, self.value.clone(), start, time).await;
+            let turn = Turn {
+                start,
+                time,
+                every: self.every,
+            };
+            let called = call(store.clone(), keys, self.value.clone(), turn).await;
             let (keys, samples) = called.map_err(|error| failed("a put failed", &error))?;
             self.keys.push(keys);
             return Ok(samples);
         }
         let mut callers = JoinSet::new();
         for keys in self.keys.drain(..) {
-            callers.spawn(call(store.clone(), keys, self.value.clone(), start, time));
+            let turn = Turn {
+                start,
+                time,
+                every: self.every,
+            };
+            callers.spawn(call(store.clone(), keys, self.value.clone(), turn));
         }
         let mut all = Samples::default();
         while let Some(called) = callers.join_next().await {
@@ -105,24 +123,39 @@ impl Callers {
     }
 }
 
+// The time in which a caller puts.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    start: Instant,
+    time: Duration,
+    every: Option<Duration>,
+}
+
 async fn call(
     store: Store,
     mut keys: Keys,
     value: Bytes,
-    start: Instant,
-    time: Duration,
+    turn: Turn,
 ) -> Result<(Keys, Samples), WriteError> {
     let mut samples = Samples::default();
     let mut before = Instant::now();
-    while before - start < time
+    while before - turn.start < turn.time
         && let Some(key) = keys.next()
     {
         store.put(key, value.clone()).await?;
         let now = Instant::now();
         samples.push(now - before);
-        before = now;
+        before = match turn.every {
+            None => now,
+            // The one before took too long.
+            Some(every) if before + every <= now => before + every,
+            Some(every) => {
+                tokio::time::sleep_until((before + every).into()).await;
+                Instant::now()
+            }
+        };
     }
-    samples.span = start.elapsed();
+    samples.span = turn.start.elapsed();
     Ok((keys, samples))
 }
 

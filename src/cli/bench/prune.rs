@@ -58,9 +58,12 @@ impl Prune {
             .div_ceil(ENTRY_OPS);
         fill(&store, entries, ENTRY_OPS, self.setup.value).await?;
         let path = dir.join("stores").join(info.id.to_string());
+        report.case(format!("{} keys, one caller, 100 puts a second", self.keys))?;
+        let every = Some(Duration::from_millis(10));
+        self.put(&store, 1, every, &path, report).await?;
         for callers in [1, 256] {
             report.case(format!("{} keys, {callers} callers", self.keys))?;
-            self.put(&store, callers, &path, report).await?;
+            self.put(&store, callers, None, &path, report).await?;
         }
         report.case("a state that is lost")?;
         drop_all(&store).await?;
@@ -84,10 +87,11 @@ impl Prune {
         &self,
         store: &Store,
         callers: usize,
+        every: Option<Duration>,
         path: &Path,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let mut callers = Callers::new(callers, Some(self.keys), value(self.setup.value));
+        let mut callers = Callers::new(callers, Some(self.keys), value(self.setup.value)).every(every);
         let time = Duration::from_secs_f64(self.setup.secs);
         let mut calm = callers.turn(store, time.min(CALM_MAX)).await?;
         // The entries of the calm turn are not of the room that pruning takes.
