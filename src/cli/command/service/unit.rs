@@ -182,13 +182,12 @@ mod tests {
     fn program_that_the_service_cannot_see_is_found() {
         for (user, binary, named, hides) in [
             (false, "/usr/bin/lattice", None, false),
-            (false, "/home/u/lattice", None, true),
-            (false, "/root/target/release/lattice", None, true),
-            (false, "/homestead/lattice", None, false),
-            (false, "/home/u/lattice", Some("/home/u/data"), false),
-            (false, "/tmp/lattice", Some("/srv/x"), true),
-            (true, "/home/u/lattice", None, false),
-            (true, "/tmp/lattice", None, false),
+            (false, "/run/user/7/lattice", None, true),
+            (false, "/run/users/lattice", None, false),
+            (false, "/run/user/7/lattice", Some("/srv/x"), false),
+            (false, "/var/tmp/lattice", Some("/srv/x"), true),
+            (true, "/run/user/7/lattice", None, false),
+            (true, "/var/tmp/lattice", None, false),
         ] {
             let unit = unit_of(user, binary, named);
             assert_eq!(unit.hides_its_program(), hides, "{unit:?}");
