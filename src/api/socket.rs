@@ -338,6 +338,7 @@ mod tests {
     #[tokio::test]
     async fn group_reaches_the_socket_and_nothing_else() {
         let dir = data_dir();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
         let access = SocketAccess::of(&FileConfig {
             socket_mode: Some(SocketMode::Group),
