@@ -122,8 +122,10 @@ impl From<ConnectError> for ApiError {
             ConnectError::NoSocket { .. } | ConnectError::Refused { .. } => {
                 Self::new("no_node", EXIT_UNAVAILABLE, message).hint(HINT_START)
             }
-            ConnectError::Denied { .. } => Self::new("denied", EXIT_UNAVAILABLE, message)
-                .hint("run this as the user who runs the node"),
+            ConnectError::Denied { .. } => Self::new("denied", EXIT_UNAVAILABLE, message).hint(
+                "run this as the user who runs the node, or as a member of its socket_group from a \
+                     new login",
+            ),
             ConnectError::PathTooLong { .. } => {
                 Self::usage("socket_path_too_long", message).hint(HINT_SHORTER)
             }

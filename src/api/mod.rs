@@ -1,7 +1,7 @@
 //! The local API: gRPC over the node's Unix socket, server and client.
 //!
-//! `proto/api.proto` is the contract. [`socket`] accepts connections of the node's own user only;
-//! [`server`] speaks HTTP/2 on each connection and gives every call to the service, which lists the
+//! `proto/api.proto` is the contract. [`socket`] accepts connections of the node's own user, and of
+//! a group if [`socket_access`] names one; [`server`] speaks HTTP/2 on each connection and gives every call to the service, which lists the
 //! calls and leaves the work to one file for each noun. [`client`] is the other end. [`local`]
 //! makes the same client for a node in this process, without a socket, so the command line has only
 //! one code path. [`whole`] puts answers of several messages together. [`error`] gives failures the
@@ -29,6 +29,7 @@ mod service;
 mod signed_entry;
 mod snapshot;
 pub mod socket;
+pub mod socket_access;
 mod stop;
 mod stores;
 mod watch;

@@ -174,6 +174,9 @@ impl From<ConfigError> for Failure {
             ConfigError::Invalid { .. } | ConfigError::TooLong { .. } => {
                 Self::usage("bad_config", message)
             }
+            ConfigError::GroupWithoutMode { .. } => {
+                Self::usage("bad_config", message).hint("remove one of the two settings")
+            }
             ConfigError::Untrusted(error) => ApiError::from(error).into(),
         }
     }

@@ -10,9 +10,10 @@ use lattice::{
     api::{
         client::{self, Client, ConnectError},
         local,
+        socket::SocketError,
+        socket_access::SocketAccess,
     },
     daemon::{Daemon, MetricsError},
-    net::NetConfig,
     node::{FileConfig, Node, NodeConfig, OpenError},
 };
 
@@ -138,9 +139,15 @@ impl Context {
         }
     }
 
-    /// Makes this process the node: serves `node` on the socket until `close`.
-    pub(crate) async fn serve(&mut self, node: Node, net: NetConfig) -> Result<Client, Failure> {
-        let session = Session::serve(node, net).await?;
+    /// Makes this process the node: serves `node` on the socket until `close`. Flags and environment
+    /// variables override the settings in `file`.
+    pub(crate) async fn serve(
+        &mut self,
+        node: Node,
+        net: &NetArgs,
+        file: FileConfig,
+    ) -> Result<Client, Failure> {
+        let session = Session::serve(node, net, file).await?;
         self.session = Some(session);
         self.client(Lifetime::Long).await
     }
@@ -238,7 +245,7 @@ impl Session {
             };
             match Node::open(NodeConfig::new(&place.data_dir)).await {
                 Ok(node) if lifetime == Lifetime::Long => {
-                    return Self::serve(node, net.config(file)).await;
+                    return Self::serve(node, net, file).await;
                 }
                 Ok(node) => return Ok(Self::Opened(local::in_process(node.clone()), node)),
                 // A node that starts and does not serve its socket yet, or a short command like
@@ -259,8 +266,11 @@ impl Session {
         }
     }
 
-    async fn serve(node: Node, net: NetConfig) -> Result<Self, Failure> {
-        let daemon = match Daemon::start(node.clone(), net) {
+    async fn serve(node: Node, net: &NetArgs, file: FileConfig) -> Result<Self, Failure> {
+        let access = SocketAccess::of(&file).map_err(|error| SocketError::from(error).into());
+        let started =
+            access.and_then(|access| Daemon::start_with(node.clone(), net.config(file), &access));
+        let daemon = match started {
             Ok(daemon) => daemon,
             Err(error) => {
                 node.close()

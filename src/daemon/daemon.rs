@@ -20,6 +20,7 @@ use crate::{
         local,
         server::Server,
         socket::{Socket, SocketError},
+        socket_access::SocketAccess,
     },
     daemon::{Metrics, MetricsError},
     hooks::Hooks,
@@ -66,14 +67,27 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Binds the socket of `node`, then serves calls, meets peers and runs hooks in the background.
+    /// Binds the socket of `node` for this user alone, then serves calls, meets peers and runs hooks in
+    /// the background.
     ///
     /// Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// `Socket`, `Threads`. The node is left open.
     pub fn start(node: Node, config: NetConfig) -> Result<Self, DaemonError> {
-        let socket = Socket::bind(node.data_dir())?;
+        Self::start_with(node, config, &SocketAccess::default())
+    }
+
+    /// Starts the daemon as `start` does, with a socket for the users that `access` names.
+    ///
+    /// # Errors
+    /// `Socket`, `Threads`. The node is left open.
+    pub fn start_with(
+        node: Node,
+        config: NetConfig,
+        access: &SocketAccess,
+    ) -> Result<Self, DaemonError> {
+        let socket = Socket::bind(node.data_dir(), access)?;
         let path = socket.path().to_owned();
         let net = Net::start(node.clone(), config);
         let hooks = Hooks::of(node.clone());

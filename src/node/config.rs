@@ -6,6 +6,8 @@
 //! mdns = false                   # look for members on the local network, and be found there
 //! relay = "https://relay.lan"    # off, n0 (public relays), or a relay's URL
 //! metrics = "127.0.0.1:9464"     # address that serves metrics for Prometheus
+//! socket_group = "staff"         # a group whose members may do everything that this user may
+//! socket_mode = "0660"           # 0600: this user; 0660: a group, too
 //! ```
 //! Every setting may be left out. Flags and environment variables override it. Lattice never writes
 //! this file.
@@ -38,6 +40,30 @@ pub struct FileConfig {
     pub relay: Option<Relay>,
     /// The loopback address that serves metrics over HTTP.
     pub metrics: Option<SocketAddr>,
+    /// The users who may use the socket of the API. `None`: a group if `socket_group` names one.
+    pub socket_mode: Option<SocketMode>,
+    /// Name of the group whose members may use the socket. `None`: with `SocketMode::Group`, the
+    /// group of the process.
+    pub socket_group: Option<String>,
+}
+
+/// The mode of the socket of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SocketMode {
+    /// `0600`: only the user who runs the node.
+    #[default]
+    Owner,
+    /// `0660`: that user, and the members of a group.
+    Group,
+}
+
+/// A text that is not a mode of the socket.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a mode of the socket: expected 0600 or 0660")]
+pub struct SocketModeError {
+    /// The text, shortened to 80 characters.
+    pub text: String,
 }
 
 /// The relay that passes on the packets of peers that cannot reach each other directly.
@@ -84,6 +110,15 @@ pub enum ConfigError {
         /// `CONFIG_BYTES_MAX`.
         bytes_max: usize,
     },
+    /// `socket_group` names a group, and `socket_mode` is 0600.
+    #[error(
+        "{}: socket_group lets a group use the socket, and socket_mode = \"0600\" lets no group",
+        path.display()
+    )]
+    GroupWithoutMode {
+        /// Path of the file.
+        path: PathBuf,
+    },
     /// It belongs to another user, other users could change it, or it cannot be read.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
@@ -123,15 +158,28 @@ impl FileConfig {
     }
 
     fn parse(text: &str, path: PathBuf) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
+        let invalid = |error: toml::de::Error| {
             let (line, column) = place(text, error.span());
             ConfigError::Invalid {
-                path,
+                path: path.clone(),
                 line,
                 column,
                 what: error.message().to_owned(),
             }
-        })
+        };
+        let read: Self = toml::from_str(text).map_err(invalid)?;
+        match (read.socket_mode, &read.socket_group) {
+            (Some(SocketMode::Owner), Some(_)) => Err(ConfigError::GroupWithoutMode { path }),
+            _others => Ok(read),
+        }
+    }
+
+    /// Returns the mode of the socket that follows from `socket_mode` and `socket_group`.
+    pub fn effective_socket_mode(&self) -> SocketMode {
+        match (self.socket_mode, &self.socket_group) {
+            (None, Some(_)) => SocketMode::Group,
+            (mode, _) => mode.unwrap_or_default(),
+        }
     }
 }
 
@@ -169,6 +217,20 @@ impl TryFrom<String> for Relay {
     }
 }
 
+impl TryFrom<String> for SocketMode {
+    type Error = SocketModeError;
+
+    fn try_from(text: String) -> Result<Self, SocketModeError> {
+        match text.as_str() {
+            "0600" => Ok(Self::Owner),
+            "0660" => Ok(Self::Group),
+            _other => Err(SocketModeError {
+                text: text.chars().take(80).collect(),
+            }),
+        }
+    }
+}
+
 const FILE: &str = "config.toml";
 
 #[cfg(test)]
@@ -184,7 +246,7 @@ mod tests {
         assert_eq!(parse(""), Ok(FileConfig::default()));
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(FileConfig::read(dir.path()).unwrap(), FileConfig::default());
-        let all = "name = 'kitchen'\nbind = '[::1]:4711'\nmdns = false # a comment\nrelay = 'n0'\nmetrics = '127.0.0.1:9464'\n";
+        let all = "name = 'kitchen'\nbind = '[::1]:4711'\nmdns = false # a comment\nrelay = 'n0'\nmetrics = '127.0.0.1:9464'\nsocket_mode = '0660'\nsocket_group = 'staff'\n";
         std::fs::write(dir.path().join(FILE), all).unwrap();
         let expected = FileConfig {
             name: Some("kitchen".to_owned()),
@@ -192,6 +254,8 @@ mod tests {
             mdns: Some(false),
             relay: Some(Relay::N0),
             metrics: Some("127.0.0.1:9464".parse().unwrap()),
+            socket_mode: Some(SocketMode::Group),
+            socket_group: Some("staff".to_owned()),
         };
         assert_eq!(FileConfig::read(dir.path()).unwrap(), expected);
     }
@@ -201,7 +265,7 @@ mod tests {
         let cases = [
             (
                 "mdns = true\n  bnd = '127.0.0.1:1'\n",
-                "config.toml:2:3: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`",
+                "config.toml:2:3: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`, `socket_mode`, `socket_group`",
             ),
             (
                 "# \u{e4}\nbind = \"127.0.0.1\"",
@@ -216,12 +280,30 @@ mod tests {
                 "config.toml:2:9: \"relay.example\" is not a relay: expected off, n0 or a URL such \
                  as https://relay.example",
             ),
+            (
+                "socket_mode = '0666'",
+                "config.toml:1:15: \"0666\" is not a mode of the socket: expected 0600 or 0660",
+            ),
+            (
+                "socket_group = 'staff'\nsocket_mode = '0600'",
+                "config.toml: socket_group lets a group use the socket, and socket_mode = \"0600\" \
+                 lets no group",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text), Err(expected.to_owned()));
         }
         let cut = parse("name = \"kitchen\nmdns = true\n").unwrap_err();
         assert!(cut.starts_with("config.toml:1:"), "{cut}");
+    }
+
+    #[test]
+    fn socket_is_for_a_group_only_if_that_is_set() {
+        let access = |text| parse(text).unwrap().effective_socket_mode();
+        assert_eq!(access(""), SocketMode::Owner);
+        assert_eq!(access("socket_mode = '0600'"), SocketMode::Owner);
+        assert_eq!(access("socket_mode = '0660'"), SocketMode::Group);
+        assert_eq!(access("socket_group = 'staff'"), SocketMode::Group);
     }
 
     #[test]

@@ -34,7 +34,7 @@ mod unopened;
 
 #[cfg(feature = "hooks")]
 pub(crate) use config::place;
-pub use config::{ConfigError, FileConfig, Relay, RelayError};
+pub use config::{ConfigError, FileConfig, Relay, RelayError, SocketMode, SocketModeError};
 pub use error::{NameError, OpenError, StoreError};
 pub use history::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tended, Tending};
 pub use history_summary::HistorySummary;

@@ -227,7 +227,7 @@ impl Join {
         let before = names_in(&context.place.data_dir);
         let file = FileConfig::read(&context.place.data_dir)?;
         let node = up::open(context, self.name.or_else(|| file.name.clone())).await?;
-        let client = context.serve(node, self.net.config(file)).await?;
+        let client = context.serve(node, &self.net, file).await?;
         let data = String::new();
         let (accepted, joined) = follow(context, client, api::JoinRequest { token, data }).await;
         if joined.is_err() && !accepted {

@@ -185,7 +185,7 @@ impl Up {
         let id = node.id().to_string();
         let metrics = self.metrics.or(file.metrics);
         let mut config = file.clone();
-        let client = context.serve(node, self.net.config(file)).await?;
+        let client = context.serve(node, &self.net, file).await?;
         let metrics = match metrics {
             Some(at) => Some(context.serve_metrics(at).await?),
             None => None,
@@ -262,6 +262,8 @@ async fn reload(context: &mut Context, config: &mut FileConfig, has_flag: bool) 
                 ("bind", read.bind != config.bind),
                 ("mdns", read.mdns != config.mdns),
                 ("relay", read.relay != config.relay),
+                ("socket_mode", read.socket_mode != config.socket_mode),
+                ("socket_group", read.socket_group != config.socket_group),
             ];
             let later = later.into_iter().filter(|(_, differs)| *differs);
             let later = later.map(|(name, _)| name).collect::<Vec<_>>().join(", ");

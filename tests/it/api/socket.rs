@@ -18,12 +18,13 @@ use lattice::{
         error::ApiError,
         local::in_process,
         socket::{self, SocketError},
+        socket_access::SocketAccess,
         whole,
     },
     daemon::{Daemon, DaemonError},
     limits::{KEY_BYTES_MAX, SOCKET_PATH_BYTES_MAX, VALUE_BYTES_MAX},
     net::NetConfig,
-    node::{Node, NodeConfig},
+    node::{FileConfig, Node, NodeConfig},
     wire::api::{
         self, BatchRequest, DeleteRequest, DownRequest, GetRequest, HeadsRequest, HistoryRequest,
         ListRequest, LogRequest, Op, PutRequest, PutStreamRequest, VerifyRequest, WatchReply,
@@ -884,6 +885,70 @@ async fn l1_another_user_is_refused_on_an_open_path() {
     let greeted = as_nobody(path).unwrap();
     assert!(matches!(greeted, Ok(0)) || greeted.is_err(), "{greeted:?}");
     client.put(put("/k", "the owner goes on")).await.unwrap();
+    daemon.stop().await.unwrap();
+}
+
+/// Which processes a group lets in. The user `games` is one that every Linux has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l16_members_of_the_group_may_use_the_socket_and_no_others() {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let games = users.lines().find_map(|line| {
+        let mut fields = line.strip_prefix("games:")?.split(':').skip(1);
+        let uid: u32 = fields.next()?.parse().ok()?;
+        Some((uid, fields.next()?.parse::<u32>().ok()?))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.toml"), "socket_group = 'games'\n").unwrap();
+    let access = SocketAccess::of(&FileConfig::read(dir.path()).unwrap());
+    let (Some((user, group)), Ok(access), true) =
+        (games, access, rustix::process::geteuid().is_root())
+    else {
+        eprintln!("skipped: it needs root, and a user and a group named games");
+        return;
+    };
+    let node = open(dir.path()).await;
+    let daemon = Daemon::start_with(node, NetConfig::default(), &access).unwrap();
+    let path = daemon.socket().to_owned();
+    // The number of bytes that the node sends first; `None`: the path is closed to the process.
+    let greeted = |uid: u32, gid: u32, groups: &'static [u32]| {
+        let path = path.clone();
+        let thread = std::thread::spawn(move || {
+            use rustix::{
+                process::{Gid, Uid},
+                thread as own,
+            };
+            // These change the ids of this thread only.
+            let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+            own::set_thread_groups(&groups).unwrap();
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            own::set_thread_res_gid(gid, gid, gid).unwrap();
+            own::set_thread_res_uid(uid, uid, uid).unwrap();
+            let mut stream = UnixStream::connect(path).ok()?;
+            stream
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            Some(stream.read(&mut [0; 64]).unwrap_or(0))
+        });
+        thread.join().unwrap()
+    };
+    let (nobody, with_games): (u32, &'static [u32]) = (65534, vec![group].leak());
+    assert!(
+        greeted(user, nobody, with_games) > Some(0),
+        "a member by the list of groups"
+    );
+    assert!(
+        greeted(nobody, group, &[]) > Some(0),
+        "a process that runs with the group"
+    );
+    assert_eq!(
+        greeted(nobody, nobody, &[]),
+        None,
+        "the path is closed to others"
+    );
+    // It has the group since its login, and is no member now.
+    assert_eq!(greeted(nobody, nobody, with_games), Some(0));
+    let secret = fs::metadata(dir.path().join("identity.key")).unwrap();
+    assert_eq!(secret.mode() & 0o077, 0);
     daemon.stop().await.unwrap();
 }
 

@@ -76,6 +76,8 @@ const COMMANDS: &[&[&str]] = &[
     &["prune"],
     &["service"],
     &["service", "print"],
+    &["service", "install"],
+    &["service", "uninstall"],
     &["shell"],
     &["completions"],
     &["man"],

@@ -4,7 +4,7 @@ use std::fs;
 
 use lattice::{
     manual::Page,
-    node::{FileConfig, Relay},
+    node::{FileConfig, Relay, SocketMode},
 };
 
 use super::harness::Home;
@@ -29,6 +29,8 @@ fn settings_in_the_manual_are_read() {
         // All settings are in it.
         assert!(config.name.is_some() && config.bind.is_some() && config.metrics.is_some());
         assert_eq!(config.mdns, Some(false));
+        assert_eq!(config.socket_mode, Some(SocketMode::Group));
+        assert_eq!(config.socket_group, Some("staff".to_owned()));
         assert_eq!(
             config.relay,
             Some(Relay::Url("https://relay.lan".to_owned()))

@@ -32,6 +32,7 @@ mod pruned;
 mod reload;
 mod retention;
 mod service;
+mod service_install;
 mod shell;
 mod snapshot;
 mod terminal;

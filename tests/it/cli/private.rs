@@ -23,6 +23,36 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+#[test]
+fn group_of_the_socket_must_exist_and_fit_its_mode() {
+    let home = Home::initialised();
+    let config = |text: &str| fs::write(home.data().join("config.toml"), text).unwrap();
+    config("socket_group = \"no-such-group\"\n");
+    insta::assert_snapshot!(home.run(&["up"]), @r"
+    error: there is no group no-such-group on this machine
+    hint: correct socket_group in config.toml, or make the group: `groupadd no-such-group`
+    exit 2
+    ");
+    config("socket_group = \"root\"\nsocket_mode = \"0600\"\n");
+    insta::assert_snapshot!(home.run(&["up"]), @r#"
+    error: [home]/data/config.toml: socket_group lets a group use the socket, and socket_mode = "0600" lets no group
+    hint: remove one of the two settings
+    exit 2
+    "#);
+    config("socket_mode = \"0660\"\n");
+    let node = home.up();
+    let mode = |name: &str| {
+        fs::metadata(home.data().join(name))
+            .unwrap()
+            .permissions()
+            .mode()
+    };
+    assert_eq!(mode("run/sock") & 0o777, 0o660);
+    assert_eq!((mode("run") & 0o777, mode("") & 0o777), (0o710, 0o710));
+    home.run(&["put", "/a", "1"]).ok();
+    drop(node);
+}
+
 /// `up` waited for a writer of the pipe, and not even SIGTERM ended it.
 #[test]
 fn l15_pipe_in_the_place_of_a_file_is_refused() {

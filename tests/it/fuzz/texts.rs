@@ -397,6 +397,7 @@ fn l9_l14_config_file() {
     let texts = [
         "name = 'kitchen'\nbind = '[::1]:4711'\nmdns = false # a comment\nrelay = 'n0'\n",
         "metrics = \"127.0.0.1:9464\"\nrelay = \"https://r.example\"\n",
+        "socket_mode = \"0660\"\nsocket_group = 'staff'\n",
     ];
     fuzz(&Corpus::new(texts), |input| {
         std::fs::write(&path, input).unwrap();
