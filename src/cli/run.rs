@@ -28,10 +28,10 @@ pub(crate) fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             let failure = Failure::failed("runtime", error.to_string());
-            return print::report(&failure, cli.global.json, cli.global.color);
+            return print::report(&failure, cli.global.form().is_json(), cli.global.color);
         }
     };
-    let (json, colour) = (cli.global.json, cli.global.color);
+    let (json, colour) = (cli.global.form().is_json(), cli.global.color);
     let result = runtime.block_on(execute(cli));
     // Dropping the runtime would wait for a thread that reads stdin.
     runtime.shutdown_background();

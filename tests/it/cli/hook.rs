@@ -102,7 +102,7 @@ fn hook_is_one_line() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["hook", "logs", "deploy", "-n", "1", "--json"]), @r#"
-    {"at_ms":[ms],"run":"[change]","attempt":2,"changes":1,"kind":"put","key":"/deploy/bad","entry":"[id]","outcome":"dead","what":"exited with 1","took_ms":[n],"stdout":"deploying /deploy/bad\n","stdout_bytes":[n],"stderr":"oops\n","stderr_bytes":[n]}
+    {"type":"run","at_ms":[ms],"run":"[change]","attempt":2,"changes":1,"kind":"put","key":"/deploy/bad","entry":"[id]","outcome":"dead","what":"exited with 1","took_ms":[n],"stdout":"deploying /deploy/bad\n","stdout_bytes":[n],"stderr":"oops\n","stderr_bytes":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["hook", "dead", "deploy"]), @r#"

@@ -32,6 +32,7 @@ mod pruned;
 mod reload;
 mod retention;
 mod service;
+mod schema;
 mod shell;
 mod snapshot;
 mod terminal;

@@ -52,45 +52,45 @@ fn reads_and_writes_print_objects() {
     home.run(&["store", "create", "notes"]).ok();
     let run = |arguments: &[&str]| home.run(&[&["--store", "notes", "--json"], arguments].concat());
     insta::assert_snapshot!(run(&["put", "/hello", "world"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n]}
+    {"type":"written","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["get", "/hello"]), @r#"
-    {"key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    {"type":"item","key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["put", "/hello", "again", "--ttl", "1h"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n]}
+    {"type":"written","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["list", "/"]), @r#"
-    {"key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    {"type":"item","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["list", "/", "--keys-only"]), @r#"
-    {"key":"/hello","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    {"type":"item","key":"/hello","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["heads", "/hello"]), @r#"
-    {"kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"expired":false,"wins":true}
+    {"type":"head","kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"expired":false,"wins":true}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["history", "/hello"]), @r#"
-    {"kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"parents":["[id]"],"head":true,"wins":true}
-    {"kind":"put","key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"parents":[],"head":false,"wins":false}
+    {"type":"version","kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"parents":["[id]"],"head":true,"wins":true}
+    {"type":"version","kind":"put","key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"parents":[],"head":false,"wins":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["delete", "/hello"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n]}
+    {"type":"written","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["delete", "--prefix", "/", "--yes"]), @r#"
-    {"deleted":0}
+    {"type":"keys_deleted","deleted":0}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["log", "--after", "1"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"put","key":"/hello","value":"again","expires_ms":[ms]}]}
-    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"delete","key":"/hello"}]}
+    {"type":"entry","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"delete","key":"/hello"}]}
+    {"type":"entry","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"put","key":"/hello","value":"again","expires_ms":[ms]}]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["verify"]), @r#"
@@ -98,9 +98,9 @@ fn reads_and_writes_print_objects() {
     exit 0
     "#);
     insta::assert_snapshot!(run(&["store", "list"]), @r#"
-    {"store":"[uuid]","name":"data","root":false,"data":true,"private":false}
-    {"store":"[uuid]","name":"root","root":true,"data":false,"private":false}
-    {"store":"[uuid]","name":"notes","root":false,"data":false,"private":false}
+    {"type":"store","store":"[uuid]","name":"data","root":false,"data":true,"private":false}
+    {"type":"store","store":"[uuid]","name":"root","root":true,"data":false,"private":false}
+    {"type":"store","store":"[uuid]","name":"notes","root":false,"data":false,"private":false}
     exit 0
     "#);
 }
@@ -194,7 +194,7 @@ fn chosen_store_is_the_default() {
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["store", "use", "--json"]), @r#"
-    {"store":"[uuid]"}
+    {"type":"store_used","store":"[uuid]","name":"notes"}
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["store", "use", "--clear"]), @"
@@ -303,4 +303,41 @@ fn long_value_is_not_given_a_wrong_length() {
     hint: keep large data in a file and put its path or hash into the value
     exit 2
     "#);
+}
+
+#[test]
+fn data_is_printed_in_the_chosen_form() {
+    let home = Home::new();
+    home.run(&["init", "--name", "attic"]).ok();
+    let _node = home.up();
+    home.run(&["put", "/t/a", "1"]).ok();
+    home.run(&["put", "/t/b", "a\tb"]).ok();
+    let list = |form: &str| home.run(&["list", "/t/", "-o", form]);
+    assert_eq!(list("json").raw, home.run(&["list", "/t/", "--json"]).raw);
+    let table = list("table").ok();
+    let titles: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(titles[..2], ["KEY", "VALUE"], "{table}");
+    assert!(table.contains("attic"), "{table}");
+    // A pipe gets the bytes as they are.
+    assert_eq!(
+        list("template={{key}} {{value}} {{author_name}}\\n--").raw,
+        "/t/a 1 attic\n--\n/t/b a\tb attic\n--\n"
+    );
+    assert_eq!(list("template={% if seq == 9 %}x{% endif %}").ok(), "");
+    let watch = [
+        "watch",
+        "/t/",
+        "--until-caught-up",
+        "-o",
+        "template={{key}}",
+    ];
+    assert_eq!(home.run(&watch).ok(), "/t/a\n/t/b\n");
+    insta::assert_snapshot!(list("template={{vaule}}"), @"");
+    insta::assert_snapshot!(list("template={{key"), @"");
+    insta::assert_snapshot!(list("xml"), @"");
+    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "template={{key}}"]), @"");
+    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "json"]), @"");
+    insta::assert_snapshot!(home.run(&["get", "-o", "json"]), @"");
+    let both = home.run(&["list", "--json", "-o", "table"]);
+    assert_eq!(both.code, 2, "{both}");
 }
