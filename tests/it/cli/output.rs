@@ -41,8 +41,8 @@ fn reads_and_writes_print_lines() {
     let log = home.run(&["log", &own[..10], "--limit", "100"]).ok();
     let tail: Vec<&str> = log.lines().filter(|line| line.contains("/t/")).collect();
     assert_eq!(tail.len(), 3, "{log}");
-    assert!(tail[0].ends_with("put /t/hello=world"), "{log}");
-    assert!(tail[2].ends_with("delete /t/hello"), "{log}");
+    assert!(tail[0].ends_with("delete /t/hello"), "{log}");
+    assert!(tail[2].ends_with("put /t/hello=world"), "{log}");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn chosen_store_is_the_default() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["store", "use", "notes"]), @r#"
-    commands in this directory use [uuid]
+    commands in this directory use notes
     exit 0
     "#);
     home.run(&["put", "/a", "in notes"]).ok();
@@ -193,6 +193,10 @@ fn chosen_store_is_the_default() {
     hint: `lattice store list` lists the stores, `lattice store create` makes one
     exit 3
     "#);
+    insta::assert_snapshot!(home.run(&["store", "use"]), @"
+    commands in this directory use notes
+    exit 0
+    ");
     insta::assert_snapshot!(home.run(&["store", "use", "--json"]), @r#"
     {"type":"store_used","store":"[uuid]","name":"notes"}
     exit 0
@@ -219,11 +223,14 @@ fn l10_control_characters_are_escaped() {
     assert_eq!(raw, "a\u{1b}[0m\nfake\tline");
 }
 
-/// `log --limit` listed the oldest entries, which nobody asks for.
+/// `log` listed the oldest entries first, which nobody asks for.
 #[test]
-fn log_limit_lists_the_newest() {
+fn log_lists_the_newest_first() {
     let home = Home::initialised();
     let _node = home.up();
+    // More entries than are read together.
+    let lines: String = (1..=230).map(|n| format!("put /u/{n} x\n")).collect();
+    home.feed(&["shell"], lines).ok();
     for n in 1..=5 {
         home.run(&["put", &format!("/t/{n}"), "x"]).ok();
     }
@@ -232,11 +239,58 @@ fn log_limit_lists_the_newest() {
         let key = |entry: &serde_json::Value| entry["ops"][0]["key"].as_str().unwrap().to_owned();
         listed.iter().map(key).collect()
     };
-    assert_eq!(keys(&["--limit", "2"]), ["/t/4", "/t/5"]);
+    assert_eq!(keys(&["--limit", "2"]), ["/t/5", "/t/4"]);
+    assert_eq!(keys(&["--limit", "2", "--reverse"]), ["/t/4", "/t/5"]);
     let first = home.run(&["log", "--json"]).json().len() - 5;
+    assert!(first >= 230, "{first}");
     let after = first.to_string();
-    assert_eq!(keys(&["--after", &after, "--limit", "2"]), ["/t/1", "/t/2"]);
-    assert_eq!(keys(&["--limit", "100"]).len(), first + 5);
+    let after = ["--after", &after, "--limit", "2"];
+    assert_eq!(keys(&after), ["/t/2", "/t/1"]);
+    assert_eq!(
+        keys(&[&after[..], &["--reverse"]].concat()),
+        ["/t/1", "/t/2"]
+    );
+    assert_eq!(keys(&["--limit", "1000"]).len(), first + 5);
+    let seqs = |arguments: &[&str]| -> Vec<u64> {
+        let listed = home.run(&[&["log", "--json"], arguments].concat()).json();
+        listed
+            .iter()
+            .map(|entry| entry["seq"].as_u64().unwrap())
+            .collect()
+    };
+    let mut oldest_first = seqs(&["--reverse"]);
+    assert!(oldest_first.is_sorted() && oldest_first.len() == first + 5);
+    oldest_first.reverse();
+    assert_eq!(seqs(&[]), oldest_first);
+    // Lines that are written again end with the values that the log ends with.
+    let tsv = home.run(&["log", "--tsv", "--limit", "2"]).ok();
+    assert_eq!(tsv, "/t/4\tx\n/t/5\tx\n");
+}
+
+#[test]
+fn history_is_read_in_both_directions() {
+    let home = Home::initialised();
+    let _node = home.up();
+    for value in ["1", "2", "3"] {
+        home.run(&["put", "/h", value]).ok();
+    }
+    let values = |arguments: &[&str]| -> Vec<String> {
+        let past = home
+            .run(&[&["history", "/h", "--json"], arguments].concat())
+            .json();
+        past.iter()
+            .map(|it| it["value"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(values(&[]), ["3", "2", "1"]);
+    assert_eq!(values(&["--reverse"]), ["1", "2", "3"]);
+    assert_eq!(values(&["--reverse", "-n", "2"]), ["2", "3"]);
+    insta::assert_snapshot!(home.run(&["history", "/h", "--reverse", "-n", "2"]), @"
+    older entries exist, see --limit
+    *  [short]  [time]  [short]  put 2
+    *  [short]  [time]  [short]  (head, wins)  put 3
+    exit 0
+    ");
 }
 
 #[test]
