@@ -333,7 +333,7 @@ fn aliases_are_the_commands() {
 fn completions_are_for_five_shells() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = Home::new().run(&["completions", shell]).ok();
-        assert!(script.contains("until-caught-up"), "{shell}");
+        assert!(script.contains("LATTICE_COMPLETE"), "{shell}: {script}");
     }
 }
 

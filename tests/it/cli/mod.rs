@@ -1,5 +1,6 @@
 //! The command line: the real binary, in directories of its own.
 
+mod completion;
 mod consumer;
 mod damage;
 mod default_store;
@@ -31,8 +32,8 @@ mod prove;
 mod pruned;
 mod reload;
 mod retention;
-mod service;
 mod schema;
+mod service;
 mod shell;
 mod snapshot;
 mod terminal;
