@@ -36,7 +36,7 @@ pub(crate) fn answer() -> Option<ExitCode> {
     }
 }
 
-/// What the node is asked for.
+/// A kind of names that the node knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     Keys,

@@ -131,8 +131,8 @@ mod tests {
             ("{{key", "the template is wrong"),
             ("{% if key %}", "the template is wrong"),
             (
-                "{{kee}}",
-                "no command prints a field kee: did you mean key?",
+                "{{vaule}}",
+                "no command prints a field vaule: did you mean value?",
             ),
             ("{{qqqqqq}}", "lists the fields"),
         ] {

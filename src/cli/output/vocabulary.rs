@@ -64,7 +64,7 @@ struct Beside<'a> {
     objects: Vec<Object>,
 }
 
-/// What is known of an object that is being written.
+/// An object that is being written.
 #[derive(Default)]
 struct Object {
     // Name of the field that is being written.
@@ -80,7 +80,7 @@ struct Object {
     beside: Vec<(String, Value)>,
 }
 
-/// What the value of a field is.
+/// The meaning of a field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Meaning {
     #[default]

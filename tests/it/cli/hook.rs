@@ -414,7 +414,7 @@ fn written_entry_names_its_cause() {
     });
     assert_eq!(history[0]["cause"], cause);
     let log = home.run(&["log", "--json"]).json();
-    assert_eq!(log.last().unwrap()["cause"], cause);
+    assert_eq!(log[0]["cause"], cause);
     assert!(
         log.iter()
             .all(|it| it["cause"].is_null() || it["ops"][0]["key"] == "/out/a")

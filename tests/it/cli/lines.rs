@@ -126,7 +126,7 @@ fn printed_lines_can_be_put_elsewhere() {
         ("tsv", [&watch[..], &["--tsv"]].concat()),
         ("json", [&watch[..], &["--json"]].concat()),
         ("tsv", [&log[..], &["--tsv"]].concat()),
-        ("json", [&log[..], &["--json"]].concat()),
+        ("json", [&log[..], &["--json", "--reverse"]].concat()),
     ]
     .into_iter()
     .enumerate()

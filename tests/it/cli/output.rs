@@ -136,7 +136,7 @@ fn status_shows_the_node_and_its_stores() {
     let json = &home.run(&["status", "--json"]).json()[0];
     let mut fields: Vec<&String> = json.as_object().unwrap().keys().collect();
     fields.sort();
-    insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "now_ms", "pid", "socket", "started_ms", "stores", "unopened", "version"]"#);
+    insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "node_name", "now_ms", "now_time", "pid", "socket", "started_ms", "started_time", "stores", "type", "unopened", "version"]"#);
     let mut fields: Vec<&String> = json["stores"][0].as_object().unwrap().keys().collect();
     // It is there once the node has looked at it.
     fields.retain(|field| *field != "history");
@@ -386,12 +386,36 @@ fn data_is_printed_in_the_chosen_form() {
         "template={{key}}",
     ];
     assert_eq!(home.run(&watch).ok(), "/t/a\n/t/b\n");
-    insta::assert_snapshot!(list("template={{vaule}}"), @"");
-    insta::assert_snapshot!(list("template={{key"), @"");
-    insta::assert_snapshot!(list("xml"), @"");
-    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "template={{key}}"]), @"");
-    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "json"]), @"");
-    insta::assert_snapshot!(home.run(&["get", "-o", "json"]), @"");
+    insta::assert_snapshot!(list("template={{vaule}}"), @"
+    error: invalid value 'template={{vaule}}' for '--output <FORMAT>': no command prints a field vaule: did you mean value?
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(list("template={{key"), @"
+    error: invalid value 'template={{key' for '--output <FORMAT>': the template is wrong: unexpected end of input, expected end of variable block
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(list("xml"), @"
+    error: invalid value 'xml' for '--output <FORMAT>': expected table, json or template='{{key}} {{value}}'
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "template={{key}}"]), @"
+    error: /none has no value
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "json"]), @r#"
+    {"type":"error","error":"not_found","message":"/none has no value","exit_code":3}
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["get", "-o", "json"]), @r#"
+    {"type":"error","error":"usage","message":"the following required arguments were not provided:\n  <KEY>","hint":"see `lattice --help`","exit_code":2}
+    exit 2
+    "#);
     let both = home.run(&["list", "--json", "-o", "table"]);
     assert_eq!(both.code, 2, "{both}");
 }

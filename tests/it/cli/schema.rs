@@ -201,7 +201,6 @@ fn lines_of_all_commands_fit_the_schema() {
         &["retention"],
         &["retention", "set", "--age", "30d"],
         &["prune", "--dry-run"],
-        &["prune"],
         &["repair", "--yes"],
         &["wait"],
         &["help", "topics"],
@@ -234,6 +233,7 @@ fn lines_of_all_commands_fit_the_schema() {
     consumers_and_hooks(&mut seen, &home);
     let joiner = join(&mut seen, &home);
     seen.run(&joiner, &["leave", "--yes"]);
+    seen.run(&home, &["prune"]);
     seen.run(&home, &["down"]);
     seen.run(&home, &["status"]);
     let missing: Vec<&str> = EXPECTED
@@ -264,8 +264,9 @@ fn consumers_and_hooks(seen: &mut Seen, home: &Home) {
     seen.run(home, &add);
     let next = ["consumer", "next", "c", "--timeout", "30s"];
     let take = |seen: &mut Seen| {
-        let taken = seen.run(home, &next).json().remove(0);
-        taken["delivery"].as_str().unwrap().to_owned()
+        let taken = seen.run(home, &next);
+        assert_eq!(taken.code, 0, "{taken}");
+        taken.json()[0]["delivery"].as_str().unwrap().to_owned()
     };
     let id = take(seen);
     seen.run(home, &["consumer", "show", "c"]);
