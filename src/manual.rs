@@ -45,7 +45,8 @@ macro_rules! pages {
 
 pages! {
     start: "first node, data directory, real data",
-    commands: "all commands, output, JSON, times, exit codes",
+    commands: "all commands, keys, times, exit codes",
+    output: "tables, JSON and its types, templates",
     recipes: "small set-ups to copy",
     mesh: "several nodes: invite, roles, removal, forks, addresses",
     stores: "several stores, private stores",

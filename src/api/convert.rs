@@ -149,6 +149,7 @@ pub(super) fn item(item: Item) -> api::Item {
         entry: Some(entry_ref(&item.entry)),
         expires_ms: item.expires_ms,
         heads: item.heads,
+        other_heads: item.other_heads.iter().map(|id| bytes(&id.0)).collect(),
     }
 }
 

@@ -119,7 +119,7 @@ impl Listing {
         {
             match listed {
                 Listed::Item(item) => {
-                    bytes += item.key.len() + item.value.len();
+                    bytes += item.key.len() + item.value.len() + 32 * item.other_heads.len();
                     items.push(convert::item(item));
                 }
                 Listed::Prefix(prefix) => {

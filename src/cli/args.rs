@@ -1,6 +1,6 @@
 //! The command line's grammar: global flags, commands, and how errors in them are reported.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
@@ -156,7 +156,7 @@ pub(crate) struct Shell {}
 /// Prints clap's answer: help and version on stdout, an error on stderr.
 pub(crate) fn print_answer(error: &clap::Error) -> ExitCode {
     let is_error = error.use_stderr();
-    let json = std::env::args_os().any(|argument| argument == "--json");
+    let json = is_json_asked(&std::env::args_os().collect::<Vec<_>>());
     if is_error && json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return print::report(&usage(error), true, Colour::Never);
     }
@@ -165,6 +165,14 @@ pub(crate) fn print_answer(error: &clap::Error) -> ExitCode {
         _printed if is_error => Exit::Usage.into(),
         _printed => Exit::Done.into(),
     }
+}
+
+// Looks for the flags that select JSON among words that could not be parsed.
+fn is_json_asked(words: &[OsString]) -> bool {
+    let is_flag = |word: &OsString| word == "--json" || word == "-ojson" || word == "--output=json";
+    let is_pair =
+        |pair: &[OsString]| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json";
+    words.iter().any(is_flag) || words.windows(2).any(is_pair)
 }
 
 /// Returns clap's error as a failure, without the usage lines.

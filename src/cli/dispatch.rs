@@ -57,7 +57,7 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::Snapshot(snapshot) => snapshot.run(context).await,
         Command::Store(store) => store.run(context).await,
         Command::Bench(bench) => bench.run(context).await,
-        Command::Completions(completions) => completions.run(context, Cli::command()),
+        Command::Completions(completions) => completions.run(context),
         Command::Man(man) => man.run(context, Cli::command()),
         Command::Help(help) => help.run(context, groups::tree()),
     }

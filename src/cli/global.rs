@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::output::ink::Colour;
+use crate::cli::output::{form::Form, ink::Colour};
 
 /// Flags that every command has.
 #[derive(Debug, Clone, Args)]
@@ -31,14 +31,25 @@ pub(crate) struct Global {
         display_order = 101
     )]
     pub(crate) store: Option<String>,
-    /// Print one JSON object per line; errors are one object on stderr
+    /// Print a table, JSON, or fields of the JSON: table, json or template='{{key}} {{value}}'
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FORMAT",
+        conflicts_with = "json",
+        display_order = 102
+    )]
+    pub(crate) output: Option<Form>,
+    /// Short for -o json: one object per line; errors are one object on stderr
     #[arg(
         long,
         global = true,
         help_heading = "Global options",
         display_order = 102
     )]
-    pub(crate) json: bool,
+    json: bool,
     /// Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or never
     #[arg(
         long,
@@ -61,4 +72,15 @@ pub(crate) struct Global {
         display_order = 104
     )]
     pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// Returns the form in which data is printed.
+    pub(crate) fn form(&self) -> Form {
+        match &self.output {
+            Some(form) => form.clone(),
+            None if self.json => Form::Json,
+            None => Form::Auto,
+        }
+    }
 }

@@ -11,6 +11,7 @@
 mod args;
 mod bench;
 mod command;
+mod completion;
 mod dispatch;
 mod exit;
 mod global;

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{
     args::{self, Cli, Command},
     command::{verify_lines::verify_lines, verify_proof::verify_proof},
+    completion,
     dispatch::dispatch,
     exit::{Exit, Failure},
     groups,
@@ -19,6 +20,9 @@ use crate::cli::{
 
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
+    if let Some(code) = completion::answer() {
+        return code;
+    }
     let cli = match groups::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return args::print_answer(&error),
@@ -28,10 +32,10 @@ pub(crate) fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             let failure = Failure::failed("runtime", error.to_string());
-            return print::report(&failure, cli.global.json, cli.global.color);
+            return print::report(&failure, cli.global.form().is_json(), cli.global.color);
         }
     };
-    let (json, colour) = (cli.global.json, cli.global.color);
+    let (json, colour) = (cli.global.form().is_json(), cli.global.color);
     let result = runtime.block_on(execute(cli));
     // Dropping the runtime would wait for a thread that reads stdin.
     runtime.shutdown_background();

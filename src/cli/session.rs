@@ -2,6 +2,7 @@
 
 use std::{
     io::ErrorKind,
+    mem,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use lattice::{
         local,
         socket::SocketError,
         socket_access::SocketAccess,
+        whole,
     },
     daemon::{Daemon, MetricsError},
     node::{FileConfig, Node, NodeConfig, OpenError},
@@ -21,8 +23,12 @@ use crate::cli::{
     exit::{Exit, Failure},
     global::Global,
     input::net_flags::NetArgs,
-    output::print::{Output, escape},
+    output::{
+        print::{Output, escape},
+        vocabulary::NodeNames,
+    },
     place::Place,
+    screens::stores,
 };
 
 /// How long a command needs its node.
@@ -46,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) out: Output,
     // Set by the first call of `client` or by `serve`; taken by `close`.
     session: Option<Session>,
+    // True until the store that `store use` chose was named.
+    notes_store: bool,
 }
 
 /// How this process reaches the node.
@@ -63,7 +71,7 @@ impl Context {
     /// Makes the context for these flags. Opens nothing.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let place = Place::find(global.data_dir.as_deref())?;
-        let out = Output::new(global.json, global.color, global.verbose > 0);
+        let out = Output::new(global.form(), global.color, global.verbose > 0);
         let store_named = global.store.clone();
         let store = String::new();
         let mut context = Self {
@@ -72,6 +80,7 @@ impl Context {
             store_named,
             out,
             session: None,
+            notes_store: false,
         };
         context.choose_store(global.store.as_deref())?;
         Ok(context)
@@ -86,16 +95,21 @@ impl Context {
         Ok(())
     }
 
-    /// Prints, on a terminal, the store that the command uses, if it is the choice of `store use` in this
-    /// directory: in another one the answer may be another.
-    pub(crate) fn note_store_used(&self) {
-        if self.store_named.is_none() && !self.store.is_empty() && self.out.for_people() {
-            let what = format!(
-                "store {}, which `lattice store use` chose for this directory",
-                escape(self.store.as_bytes())
-            );
-            self.out.notice("store_used", &what);
-        }
+    /// Has the command name, on a terminal, the store that it uses, if it is the choice of `store use` in
+    /// this directory: in another one the answer may be another.
+    pub(crate) fn note_store_used(&mut self) {
+        let is_chosen = self.store_named.is_none() && !self.store.is_empty();
+        self.notes_store = is_chosen && self.out.for_people();
+    }
+
+    /// Returns the name of the store of the command, for people; what it was called if the node does not
+    /// know it.
+    pub(crate) async fn store_name(&self, client: &mut Client) -> String {
+        let stores = whole::stores(client).await.unwrap_or_default();
+        let used = stores
+            .iter()
+            .find(|info| stores::is_used(&self.store, info));
+        used.map_or_else(|| self.store.clone(), stores::name)
     }
 
     /// Returns a client of the node. The first call connects to it or opens it.
@@ -129,14 +143,27 @@ impl Context {
         if self.session.is_none() {
             self.session = Some(Session::find(&self.place, lifetime, net).await?);
         }
-        match &self.session {
+        let mut client = match &self.session {
             Some(
                 Session::Connected(client)
                 | Session::Opened(client, _)
                 | Session::Serving(client, _),
-            ) => Ok(client.clone()),
+            ) => client.clone(),
             None => unreachable!("set above"),
+        };
+        if mem::take(&mut self.notes_store) {
+            let store = self.store_name(&mut client).await;
+            let store = escape(store.as_bytes());
+            let what = format!("store {store}, which `lattice store use` chose for this directory");
+            self.out.notice("store_used", &what);
         }
+        if self.out.wants_names() {
+            // Without an answer, the objects have ids alone.
+            let names = whole::peers(&mut client).await.unwrap_or_default();
+            let nodes = names.own.iter().chain(&names.peers);
+            self.out.set_names(NodeNames::new(nodes));
+        }
+        Ok(client)
     }
 
     /// Makes this process the node: serves `node` on the socket until `close`. Flags and environment

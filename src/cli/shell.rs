@@ -19,6 +19,7 @@ use crate::cli::{
         shell_words,
     },
     output::{
+        form::Form,
         ink::Colour,
         print::{self, harmless},
     },
@@ -34,13 +35,14 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client(Lifetime::Long).await?;
     let node = whole::status(&mut client).await?.node;
     let node = Names::fetch(&mut client).await?.of(&node);
-    let (json, colour) = (context.out.json, context.out.colour);
+    let (form, colour) = (context.out.form().clone(), context.out.colour);
     let is_script = !io::stdin().is_terminal();
     if !is_script {
         print::stderr_line("type `help` for the commands, `quit` or Ctrl-D to leave");
     }
     let history = context.place.data_dir.join("shell-history");
     let history = (!is_script).then_some(history);
+    let mut names = client.clone();
     let mut prompt = Prompt::new(client, context.store.clone(), history, Cli::command())?;
     let mut down = pin!(context.down_requested());
     let mut last = Exit::Done;
@@ -48,10 +50,8 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
         let terminal = Terminal::remember();
         // A line may have named another one, or chosen one.
         context.choose_store(context.store_named.clone().as_deref())?;
-        let store = match context.store.as_str() {
-            "" => "data",
-            named => named,
-        };
+        let store = context.store_name(&mut names).await;
+        let store = if store.is_empty() { "data" } else { &store };
         let label = format!("{} {}> ", harmless(&node), harmless(store));
         let line = tokio::select! {
             line = prompt.next(label, &context.store) => line?,
@@ -67,7 +67,10 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
             Ok(Line::Nothing) => continue,
             Ok(Line::Quit) => break,
             Ok(Line::Run(cli)) => {
-                context.out.json = json || cli.global.json;
+                context.out.set_form(match cli.global.form() {
+                    Form::Auto => form.clone(),
+                    named => named,
+                });
                 context.out.colour = match cli.global.color {
                     Colour::Auto => colour,
                     named => named,
@@ -85,7 +88,7 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
         context.out.flush()?;
         last = result.map_or_else(
             |failure| {
-                print::report(&failure, context.out.json, context.out.colour);
+                print::report(&failure, context.out.form().is_json(), context.out.colour);
                 failure.exit
             },
             |()| Exit::Done,

@@ -83,7 +83,9 @@ struct Line {
     delete: bool,
     ttl_ms: Option<u64>,
     expires_ms: Option<u64>,
-    // `type` of a line of `watch`; `kind` of a line of `heads` or `history`, and of an op of `log`.
+    // `type` of a line: that of a change, or one of NEUTRAL.
+    r#type: Option<String>,
+    // `kind` of a line of `heads` or `history`, and of an op of `log`.
     kind: Option<String>,
     // Ops of an entry of `log`.
     ops: Option<Vec<Self>>,
@@ -116,7 +118,8 @@ impl<'de> Visitor<'de> for LineVisitor {
                 "delete" => line.delete = map.next_value()?,
                 "ttl_ms" => line.ttl_ms = map.next_value()?,
                 "expires_ms" => line.expires_ms = map.next_value()?,
-                "type" | "kind" => line.kind = text(&mut map, &field)?,
+                "type" => line.r#type = text(&mut map, &field)?,
+                "kind" => line.kind = text(&mut map, &field)?,
                 "ops" => line.ops = map.next_value()?,
                 printed if PRINTED.contains(&printed) => {
                     map.next_value::<IgnoredAny>()?;
@@ -156,11 +159,13 @@ fn text<'de, A: MapAccess<'de>>(map: &mut A, field: &str) -> Result<Option<Strin
 
 /// Fields that `list`, `watch`, `log`, `heads`, `history`, `consumer next` and `hook test` print with
 /// a write, and that say nothing about it.
-const PRINTED: [&str; 27] = [
+const PRINTED: [&str; 32] = [
     "arrived_ms",
+    "arrived_time",
     "atomic",
     "attempt",
     "author",
+    "author_name",
     "branch",
     "cause",
     "conflict",
@@ -169,10 +174,12 @@ const PRINTED: [&str; 27] = [
     "delivery",
     "entry",
     "expired",
+    "expires_time",
     "head",
     "heads",
     "late",
     "now_ms",
+    "now_time",
     "op_count",
     "op_index",
     "origin",
@@ -183,8 +190,13 @@ const PRINTED: [&str; 27] = [
     "proof_missing",
     "seq",
     "wall_ms",
+    "wall_time",
     "wins",
 ];
+
+/// Types of lines that do not say whether the line is a put or a delete: `kind` does, and without it the
+/// line is a put.
+const NEUTRAL: [&str; 5] = ["entry", "exported", "head", "item", "version"];
 
 /// Parses a line: one op, several for an entry of `log`, and none for a line of `watch` that marks a
 /// place or an expiry. Limits of keys and values are not checked.
@@ -212,15 +224,22 @@ impl Line {
             let ops = ops.into_iter().map(Self::into_op);
             return ops.collect();
         }
-        match self.kind.as_deref() {
+        match self.change() {
             // The put of an expired value has its expiry.
             Some("expire" | "caught_up" | "progress") => Ok(Vec::new()),
             _write => self.into_op().map(|op| vec![op]),
         }
     }
 
+    // Returns the kind of change that the line names; `None` if it names none.
+    fn change(&self) -> Option<&str> {
+        let is_change = |name: &&str| !NEUTRAL.contains(name);
+        let kind = self.kind.as_deref();
+        kind.or_else(|| self.r#type.as_deref().filter(is_change))
+    }
+
     fn into_op(self) -> Result<LineOp, LineError> {
-        let delete = match self.kind.as_deref() {
+        let delete = match self.change() {
             None => self.delete,
             Some("put") => false,
             Some("delete") => true,
@@ -382,7 +401,24 @@ mod tests {
         ] {
             assert_eq!(ops(line), []);
         }
-        let logged = r#"{"seq":1,"ops":[{"kind":"put","key":"/a","value":""},{"kind":"delete","key":"/b"}]}"#;
+        for (line, value) in [
+            (
+                r#"{"type":"item","key":"/a","value":"x","heads":["5e"]}"#,
+                Some("x"),
+            ),
+            (r#"{"type":"exported","key":"/a","value":"x"}"#, Some("x")),
+            (
+                r#"{"type":"head","kind":"delete","key":"/a","wins":true}"#,
+                None,
+            ),
+            (
+                r#"{"type":"version","kind":"put","key":"/a","value":"x","wall_time":"t","author_name":"n"}"#,
+                Some("x"),
+            ),
+        ] {
+            assert_eq!(ops(line), [op("/a", value, Expiry::Never)], "{line}");
+        }
+        let logged = r#"{"type":"entry","seq":1,"ops":[{"kind":"put","key":"/a","value":""},{"kind":"delete","key":"/b"}]}"#;
         assert_eq!(
             ops(logged),
             [

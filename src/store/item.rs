@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
+    id::EntryId,
     protocol::{
         change::EntryRef,
         entry::{Entry, Op},
@@ -24,6 +25,16 @@ pub struct Item {
     pub expires_ms: Option<u64>,
     /// Number of heads of the key: more than 1 in a conflict.
     pub heads: u32,
+    /// Ids of the heads other than the winner, the greatest first.
+    pub other_heads: Vec<EntryId>,
+}
+
+impl Item {
+    /// Returns the ids of the heads other than the winner, the greatest first.
+    pub(super) fn other_heads(heads: &Heads) -> Vec<EntryId> {
+        let others = heads.as_slice().iter().rev().skip(1);
+        others.map(|head| head.id).collect()
+    }
 }
 
 impl Shared {
@@ -50,6 +61,7 @@ impl Shared {
             entry: EntryRef::from(winner),
             expires_ms: winner.expires_ms(),
             heads: u32::try_from(heads.as_slice().len()).unwrap_or(u32::MAX),
+            other_heads: Item::other_heads(heads),
         }))
     }
 

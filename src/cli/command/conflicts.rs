@@ -17,6 +17,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     input::key::KeyFlags,
     output::{
+        json::typed,
         object::{self, hex, short},
         print::escape,
     },
@@ -233,7 +234,7 @@ fn print(
         }
         for head in heads {
             match out.json {
-                true => out.object(&object::Head::new(key, head))?,
+                true => out.object(&typed("head", object::Head::new(key, head)))?,
                 false => print_head(out, head)?,
             }
         }

@@ -14,7 +14,7 @@ use crate::cli::{
     },
     exit::{Exit, Failure},
     input::{confirm, key::KeyFlags, lines::Chunk},
-    output::{object, print::escape},
+    output::{json::typed, object, print::escape},
     session::{Context, Lifetime},
 };
 
@@ -143,11 +143,12 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
     let (reserved, changed) = (skipped(RESERVED), skipped(CHANGED));
     let out = &mut context.out;
     if out.json {
-        out.object(&object::Deleted {
+        let deleted = object::Deleted {
             deleted,
             reserved,
             changed,
-        })?;
+        };
+        out.object(&typed("keys_deleted", deleted))?;
     } else {
         out.line(&format!("{deleted} deleted"))?;
     }

@@ -19,7 +19,7 @@ use crate::cli::{
         lines::Format,
         time::{When, parse_when},
     },
-    output::{json::to_json, object},
+    output::{json::typed, object},
     screens::when::count,
     session::{Context, Lifetime},
 };
@@ -27,7 +27,7 @@ use crate::cli::{
 /// Write keys and values as JSON lines, which `import` reads
 ///
 /// A line has the key and the value, byte by byte (`key_base64` and `value_base64` if they are not UTF-8),
-/// and `expires_ms` if the value expires. All are of one moment. Of a key with several heads, the line has
+/// and `expires_ms`, and the same time as text, if the value expires. All are of one moment. Of a key with several heads, the line has
 /// the value that reads return. Authors, history and signatures are not in it: for all of a node, use
 /// `snapshot`.
 #[derive(Debug, Args)]
@@ -79,9 +79,9 @@ impl Export {
             for item in &page.items {
                 keys += 1;
                 conflicts += u64::from(item.heads > 1);
-                let line = Exported::from(item);
+                let line = typed("exported", Exported::from(item));
                 match &mut file {
-                    Some((file, path)) => writeln!(file, "{}", to_json(&line))
+                    Some((file, path)) => writeln!(file, "{}", context.out.to_line(&line))
                         .map_err(|error| unwritable(error, path))?,
                     None => context.out.object(&line)?,
                 }

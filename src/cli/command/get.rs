@@ -15,6 +15,7 @@ use crate::cli::{
         time::{When, date_time, parse_when},
     },
     output::{
+        json::typed,
         object::{self, short},
         print::{Output, escape, escape_lines},
         tsv,
@@ -78,7 +79,7 @@ impl Get {
         };
         let out = &mut context.out;
         if out.json {
-            return out.object(&object::Item::new(&item, false));
+            return out.object(&typed("item", object::Item::new(&item, false)));
         }
         if out.terminal {
             out.line(&escape_lines(&item.value))?;
@@ -225,7 +226,7 @@ impl List {
                     print_prefix(out, prefix)?;
                 }
                 if out.json {
-                    out.object(&object::Item::new(item, self.keys_only))?;
+                    out.object(&typed("item", object::Item::new(item, self.keys_only)))?;
                 } else if self.keys_only {
                     out.line(&format!(
                         "{}{}",
@@ -245,7 +246,7 @@ impl List {
 
 fn print_prefix(out: &mut Output, prefix: &[u8]) -> Result<(), Failure> {
     match out.json {
-        true => out.object(&object::Prefix::new(prefix)),
+        true => out.object(&typed("prefix", object::Prefix::new(prefix))),
         false => out.line(&escape(prefix)),
     }
 }
@@ -338,7 +339,7 @@ impl Heads {
         }
         for head in &heads {
             if out.json {
-                out.object(&object::Head::new(&key, head))?;
+                out.object(&typed("head", object::Head::new(&key, head)))?;
             } else {
                 print_head(out, head)?;
             }

@@ -31,6 +31,7 @@ pub(crate) struct Help {
 /// A page, with `--json`.
 #[derive(Debug, Serialize)]
 struct PageObject<'a> {
+    r#type: &'static str,
     topic: &'a str,
     summary: &'a str,
     /// Markdown.
@@ -92,6 +93,7 @@ fn print_topics(context: &mut Context, screen: &Screen) -> Result<(), Failure> {
     if context.out.json {
         for page in PAGES {
             context.out.object(&PageObject {
+                r#type: "page",
                 topic: page.name,
                 summary: page.summary,
                 text: None,
@@ -113,6 +115,7 @@ fn print_topics(context: &mut Context, screen: &Screen) -> Result<(), Failure> {
 fn print_page(context: &mut Context, page: &Page, screen: &Screen) -> Result<(), Failure> {
     if context.out.json {
         return context.out.object(&PageObject {
+            r#type: "page",
             topic: page.name,
             summary: page.summary,
             text: Some(page.text),

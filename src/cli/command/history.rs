@@ -1,7 +1,8 @@
 //! `history`: draws the graph of a key's entries.
 
-use std::ffi::OsString;
+use std::{collections::BTreeMap, ffi::OsString, mem};
 
+use bytes::Bytes;
 use clap::Args;
 use lattice::{clock::time_text, wire::api};
 
@@ -11,6 +12,7 @@ use crate::cli::{
     input::{key::KeyFlags, time::date_time},
     output::{
         graph::Graph,
+        json::typed,
         object::{self, by_hook, short},
         print::Output,
     },
@@ -20,12 +22,14 @@ use crate::cli::{
 
 /// Draw the history of a key
 ///
-/// Shows the entries that wrote it, newest first, and which of them superseded which.
+/// Shows the entries that wrote it, newest first, and which of them superseded which. With --reverse, the
+/// oldest of these entries is first, and the lines between them lead to the newer ones.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice history /hello
   lattice history /hello --limit 20
+  lattice history /hello --reverse
   lattice history /hello --json | jq -r .value")]
 pub(crate) struct History {
     /// The key
@@ -35,6 +39,9 @@ pub(crate) struct History {
     /// Show at most this many entries
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    /// The oldest entry first
+    #[arg(long)]
+    reverse: bool,
 }
 
 impl History {
@@ -60,6 +67,18 @@ impl History {
                 None => missing,
             });
         }
+        if self.reverse {
+            if context.out.json {
+                history.entries.reverse();
+            } else {
+                history.entries = towards_the_newest(history.entries);
+            }
+            // The place of older entries would be above.
+            if let Some(text) = older_for_people(&history).filter(|_| !context.out.json) {
+                context.out.line(&text)?;
+                (history.truncated, history.reach_ms) = (false, None);
+            }
+        }
         let out = &mut context.out;
         if out.for_people() {
             let names = Names::fetch(&mut client).await?;
@@ -71,7 +90,7 @@ impl History {
             return draw(out, &history);
         }
         for past in &history.entries {
-            out.object(&object::Past::new(&key, past))?;
+            out.object(&typed("version", object::Past::new(&key, past)))?;
         }
         match older(&history) {
             Some(text) if history.reach_ms.is_some() => out.notice("pruned", &text),
@@ -80,6 +99,23 @@ impl History {
         }
         Ok(())
     }
+}
+
+// Reverses a history, and the lines between its entries: each entry has those as parents that supersede it.
+fn towards_the_newest(mut entries: Vec<api::HistoryEntry>) -> Vec<api::HistoryEntry> {
+    let mut newer: BTreeMap<Bytes, Vec<Bytes>> = BTreeMap::new();
+    for past in &mut entries {
+        let id = past.entry.as_ref().map(|entry| entry.id.clone());
+        for parent in mem::take(&mut past.parents) {
+            newer.entry(parent).or_default().extend(id.clone());
+        }
+    }
+    for past in &mut entries {
+        let id = past.entry.as_ref().map(|entry| &entry.id);
+        past.parents = id.and_then(|id| newer.remove(id)).unwrap_or_default();
+    }
+    entries.reverse();
+    entries
 }
 
 // Draws the graph with plain lines, for a pipe.

@@ -1,4 +1,4 @@
-//! `completions`, `man`: print what is generated from the command tree.
+//! `completions`, `man`: print the script for a shell, and what is generated from the command tree.
 
 use std::{
     fs, io,
@@ -6,11 +6,15 @@ use std::{
 };
 
 use clap::{Args, Command};
+use clap_complete::env::Shells;
 use lattice::manual::{PAGES, Page};
 
 use crate::cli::{exit::Failure, pages::roff_page, session::Context};
 
-/// Print completions for a shell
+/// Print the script with which a shell completes commands, keys and names
+///
+/// The shell asks the running node for keys, stores, nodes, hooks and consumers. With no node running, it
+/// completes commands and flags. Print the script again after an update.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,11 +27,16 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Prints the completions of `tree`, the whole command line.
-    pub(crate) fn run(self, context: &mut Context, mut tree: Command) -> Result<(), Failure> {
-        // Generated in memory, because the generator panics if a pipe is closed.
+    pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let shells = Shells::builtins();
+        let shell = shells.completer(&self.shell.to_string());
+        let shell = shell.ok_or_else(|| {
+            let message = format!("no completions for {}", self.shell);
+            Failure::usage("usage", message)
+        })?;
+        let name = "lattice";
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut tree, "lattice", &mut script);
+        shell.write_registration(COMPLETE_VARIABLE, name, name, name, &mut script)?;
         context.out.bytes(&script)
     }
 }
@@ -97,3 +106,6 @@ fn write_topics(dir: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Variable with which a shell asks this program for candidates; its value is the name of the shell.
+pub(crate) const COMPLETE_VARIABLE: &str = "LATTICE_COMPLETE";

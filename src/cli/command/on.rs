@@ -30,7 +30,7 @@ use crate::cli::{
     },
     output::{
         event,
-        json::to_json,
+        json::{to_json, typed},
         object::{hex, incomplete},
         print::{Output, escape, harmless, stderr_line, stdout_closed},
     },
@@ -296,7 +296,7 @@ impl Runs {
         self.ended += 1;
         self.failed += u64::from(!is_success);
         if out.json {
-            out.object(&object::Run::new(&run))?;
+            out.object(&typed("run", object::Run::new(&run)))?;
             return out.flush();
         }
         out.bytes(&ran.stdout.bytes)?;

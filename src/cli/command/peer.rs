@@ -10,6 +10,7 @@ use crate::cli::{
     input::confirm,
     output::{
         health::NOT_LISTENING_HINT,
+        json::typed,
         object::{self, hex},
         print::harmless,
     },
@@ -223,7 +224,8 @@ fn print_changed(
     let out = &mut context.out;
     let node = hex(&peer.node);
     if out.json {
-        return out.object(&object::PeerChanged { r#type: what, node });
+        let r#type = format!("peer_{what}");
+        return out.object(&object::PeerChanged { r#type, node });
     }
     if out.for_people() && !peer.name.is_empty() {
         let (name, id) = (harmless(&peer.name), out.screen().id(&peer.node));
@@ -269,7 +271,7 @@ impl Peers {
         if out.json {
             let own = own.iter().map(|own| object::Peer::new(own, true));
             let mut all = own.chain(peers.iter().map(|peer| object::Peer::new(peer, false)));
-            return all.try_for_each(|peer| out.object(&peer));
+            return all.try_for_each(|peer| out.object(&typed("peer", peer)));
         }
         if peers.is_empty() {
             out.notice(

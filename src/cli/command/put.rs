@@ -26,6 +26,7 @@ use crate::cli::{
     },
     output::{
         ink::Ink,
+        json::typed,
         object::{self, hex},
         print::escape,
     },
@@ -183,7 +184,8 @@ pub(crate) fn print_written(
     what: &str,
 ) -> Result<(), Failure> {
     if context.out.json {
-        context.out.object(&object::Entry::from(written))?;
+        let written = typed("written", object::Entry::from(written));
+        context.out.object(&written)?;
     } else if context.out.for_people() {
         let screen = context.out.screen();
         let id = screen.id(&written.entry);

@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::cli::{
     exit::{Exit, Failure},
     input::lines::{BadLine, Chunk, Dialect, Format, Lines},
-    output::object,
+    output::{json::typed, object},
     session::{Context, Lifetime},
 };
 
@@ -50,7 +50,8 @@ pub(crate) async fn put_lines(
         ..
     } = sent;
     if context.out.json {
-        context.out.object(&object::Count { written, absent })?;
+        let count = object::Count { written, absent };
+        context.out.object(&typed("writes", count))?;
     } else {
         context.out.line(&format!("{written} written"))?;
     }

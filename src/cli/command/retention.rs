@@ -13,6 +13,7 @@ use crate::cli::{
         time::{date_time, millis, parse_duration},
     },
     output::{
+        json::typed,
         object,
         retention::{self, reason},
     },
@@ -84,7 +85,10 @@ impl Retention {
             let request = api::SetRetentionRequest { store, policy };
             let policy = client.set_retention(request).await?.into_inner();
             return match context.out.json {
-                true => context.out.object(&retention::Policy::new(&policy)),
+                true => {
+                    let policy = retention::Policy::new(&policy);
+                    context.out.object(&typed("retention_policy", policy))
+                }
                 false => print_policy(context, &policy),
             };
         }
@@ -146,7 +150,7 @@ pub(super) async fn print(
 ) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
-        return out.object(&retention::Retention::new(reply));
+        return out.object(&typed("retention", retention::Retention::new(reply)));
     }
     let names = Names::fetch(client).await?;
     let list = |nodes: &[bytes::Bytes]| {

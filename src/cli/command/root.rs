@@ -10,6 +10,7 @@ use crate::cli::{
     exit::Failure,
     input::key::KeyFlags,
     output::{
+        json::typed,
         object::{self, hex, short},
         proven,
     },
@@ -45,7 +46,7 @@ impl Root {
         let reply = client.root(request).await?.into_inner();
         let out = &mut context.out;
         if out.json {
-            return out.object(&proven::Root::new(&reply, &prefix));
+            return out.object(&typed("root", proven::Root::new(&reply, &prefix)));
         }
         let info = object::Store::new(reply.info.as_ref());
         out.line(&format!("root     {}", hex(&reply.root)))?;

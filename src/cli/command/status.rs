@@ -15,6 +15,7 @@ use crate::cli::{
     input::key::KeyFlags,
     output::{
         health,
+        json::typed,
         object::{self, hex, uuid},
     },
     screens::{health::Health, names::Names},
@@ -51,7 +52,8 @@ impl Status {
         }
         if context.out.json {
             let status = whole::status(&mut client).await?;
-            return context.out.object(&health::Status::from(&status));
+            let status = health::Status::from(&status);
+            return context.out.object(&typed("status", status));
         }
         let health = health(&mut client, context.store.clone()).await?;
         let health = Health {
@@ -136,11 +138,12 @@ async fn who_has(context: &mut Context, key: Bytes) -> Result<(), Failure> {
     let entry = entry.ok_or_else(|| not_found(&key))?;
     if context.out.json {
         let nodes = nodes.iter().map(|node| hex(node)).collect();
-        return context.out.object(&object::WhoHas {
+        let who_has = object::WhoHas {
             entry: hex(&entry.id),
             nodes,
             members,
-        });
+        };
+        return context.out.object(&typed("who_has", who_has));
     }
     let names = Names::fetch(&mut client).await?;
     let out = &mut context.out;

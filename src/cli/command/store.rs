@@ -10,7 +10,7 @@ use crate::cli::{
     command::verify::named,
     exit::{Exit, Failure},
     input::confirm,
-    output::object,
+    output::{json::typed, object, print::harmless},
     screens::stores,
     session::{Context, Lifetime},
 };
@@ -101,7 +101,7 @@ impl StoreCommand {
                 let info = client.create_store(request).await?.into_inner();
                 let store = object::Store::new(Some(&info));
                 if context.out.json {
-                    return context.out.object(&store);
+                    return context.out.object(&typed("store", store));
                 }
                 let text = format!("{}{}", store.store, named(&store));
                 context.out.line(&text)
@@ -122,19 +122,24 @@ impl StoreCommand {
             Action::List => list(context).await,
             Action::Use { clear: true, .. } => {
                 context.place.use_store(None)?;
-                print_used(context, None)
+                print_used(context, None, None)
             }
             Action::Use { name: None, .. } => {
                 let used = context.place.store_used()?;
-                print_used(context, used)
+                let name = match &used {
+                    Some(store) => name_of(context, store).await,
+                    None => None,
+                };
+                print_used(context, used, name)
             }
             Action::Use {
                 name: Some(name), ..
             } => {
                 let mut client = context.client(Lifetime::Short).await?;
-                let store = object::Store::new(Some(&find(&mut client, &name).await?)).store;
+                let info = find(&mut client, &name).await?;
+                let store = object::uuid(&info.id);
                 context.place.use_store(Some(&store))?;
-                print_used(context, Some(store))
+                print_used(context, Some(store), Some(stores::name(&info)))
             }
         }
     }
@@ -180,7 +185,7 @@ fn print_changed(
     let store = object::Store::new(Some(info));
     if context.out.json {
         return context.out.object(&object::StoreChanged {
-            r#type: what,
+            r#type: format!("store_{what}"),
             store: store.store,
             name: store.name,
         });
@@ -205,16 +210,30 @@ async fn list(context: &mut Context) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         let mut stores = stores.iter().map(|info| object::Store::new(Some(info)));
-        return stores.try_for_each(|store| out.object(&store));
+        return stores.try_for_each(|store| out.object(&typed("store", store)));
     }
     lines.iter().try_for_each(|line| out.line(line))
 }
 
-fn print_used(context: &mut Context, store: Option<String>) -> Result<(), Failure> {
+// Returns the name of a store; `None` if there is no node to ask, or the store is gone.
+async fn name_of(context: &mut Context, store: &str) -> Option<String> {
+    let mut client = context.client(Lifetime::Short).await.ok()?;
+    let info = find(&mut client, store).await.ok()?;
+    Some(stores::name(&info))
+}
+
+fn print_used(
+    context: &mut Context,
+    store: Option<String>,
+    name: Option<String>,
+) -> Result<(), Failure> {
     if context.out.json {
-        return context.out.object(&object::Used { store });
+        let used = object::Used { store, name };
+        return context.out.object(&typed("store_used", used));
     }
-    let store = store.as_deref().unwrap_or("the data store");
+    let name = name.as_deref().map(harmless);
+    let store = name.as_deref().or(store.as_deref());
+    let store = store.unwrap_or("the data store");
     context
         .out
         .line(&format!("commands in this directory use {store}"))

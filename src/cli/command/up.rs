@@ -22,6 +22,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     input::net_flags::NetArgs,
     output::{
+        json::typed,
         object::{self, hex},
         print::{Output, harmless, stdout_closed},
     },
@@ -404,7 +405,7 @@ impl Down {
         }
         let out = &mut context.out;
         if out.json {
-            return out.object(&object::Stopped { pid });
+            return out.object(&typed("stopped", object::Stopped { pid }));
         }
         out.line(&format!("stopped  process {pid}"))
     }

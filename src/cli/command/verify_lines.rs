@@ -31,7 +31,7 @@ use crate::cli::{
 /// Checks the lines of stdin; prints the false ones, and for each author how many are signed.
 pub(crate) async fn verify_lines(verify: &Verify, global: &Global) -> Result<(), Failure> {
     let rules = Rules::new(verify, global.store.as_deref())?;
-    let mut out = Output::new(global.json, global.color, global.verbose > 0);
+    let mut out = Output::new(global.form(), global.color, global.verbose > 0);
     let (sender, mut verdicts) = mpsc::channel(VERDICTS_AHEAD);
     // On a thread of its own, because a read of stdin blocks.
     tokio::task::spawn_blocking(move || {

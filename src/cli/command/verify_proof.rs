@@ -40,7 +40,7 @@ pub(crate) fn verify_proof(verify: &Verify, file: &Path, global: &Global) -> Res
     })?;
     let proven = light::verify(&proof).map_err(|error| refused(&error))?;
     check(verify, store, &proven)?;
-    let mut out = Output::new(global.json, global.color, global.verbose > 0);
+    let mut out = Output::new(global.form(), global.color, global.verbose > 0);
     print(&mut out, &proven)?;
     out.flush()
 }

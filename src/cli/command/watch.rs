@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use lattice::{
-    api::client::Client,
+    api::{client::Client, whole},
     clock::Clock,
     wire::api::{self, watch_reply::Event, watch_request::Start},
 };
@@ -28,6 +28,7 @@ use crate::cli::{
         object::{hex, incomplete, short},
         print::{Output, escape, harmless, stderr_line, stdout_closed},
         tsv,
+        vocabulary::NodeNames,
         width::shorten,
     },
     reconnect::Backoff,
@@ -374,6 +375,9 @@ impl Follow {
         self.has_printed = true;
         let shown = cursor.filter(|_| self.cursors || !matches!(event, Event::Change(_)));
         if out.json {
+            if let Event::Change(change) = &event {
+                self.learn_names_beside(change, out).await;
+            }
             out.object(&to_object(&event, shown))?;
         } else if let Event::Damaged(it) = &event {
             let (key, what) = (escape(&it.key), harmless(&it.what));
@@ -443,6 +447,18 @@ impl Follow {
         self.named_at = Some(Instant::now());
         if let Ok(names) = Names::fetch(&mut self.client).await {
             self.names = names;
+        }
+    }
+
+    // Asks for the names of the members again, if objects lack the name of an author.
+    async fn learn_names_beside(&mut self, change: &api::Change, out: &mut Output) {
+        let author = change.entry.as_ref().map(|entry| &entry.author);
+        let is_old = |at: Instant| at.elapsed() >= NAMES_KEPT_IF_UNKNOWN;
+        if author.is_some_and(|author| out.wants_name(author)) && self.named_at.is_none_or(is_old) {
+            self.named_at = Some(Instant::now());
+            if let Ok(reply) = whole::peers(&mut self.client).await {
+                out.set_names(NodeNames::new(reply.own.iter().chain(&reply.peers)));
+            }
         }
     }
 

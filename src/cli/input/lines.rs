@@ -326,7 +326,12 @@ const CHUNK_BYTES: usize = 256 << 10;
 mod tests {
     use super::*;
     use crate::{
-        cli::output::{event, json::to_json, object, tsv},
+        cli::output::{
+            event,
+            json::typed,
+            object, tsv,
+            vocabulary::{NodeNames, to_line},
+        },
         support::mutator::{Corpus, fuzz},
     };
 
@@ -496,7 +501,10 @@ mod tests {
             assert_eq!(read(Format::Tsv, tsv::item(&item)), put);
             assert_eq!(read(Format::Tsv, tsv::delete(key)), deleted);
             assert_eq!(
-                read(Format::Json, to_json(&object::Item::new(&item, false))),
+                read(
+                    Format::Json,
+                    printed("item", object::Item::new(&item, false))
+                ),
                 put
             );
             for (kind, write) in [("put", &put), ("delete", &deleted)] {
@@ -516,18 +524,29 @@ mod tests {
                     ..api::Change::default()
                 };
                 let watched = event::Change::new(&change, Some("cursor".to_owned()));
-                assert_eq!(&read(Format::Json, to_json(&watched)), write);
+                assert_eq!(
+                    &read(Format::Json, to_line(&watched, &NodeNames::default())),
+                    write
+                );
                 let logged = api::LogEntry {
                     ops: vec![op],
                     ..api::LogEntry::default()
                 };
                 assert_eq!(
-                    &read(Format::Json, to_json(&object::Logged::from(&logged))),
+                    &read(
+                        Format::Json,
+                        printed("entry", object::Logged::from(&logged))
+                    ),
                     write
                 );
             }
             true
         });
+    }
+
+    // Returns the line that a command prints.
+    fn printed(r#type: &'static str, object: impl serde::Serialize) -> String {
+        to_line(&typed(r#type, object), &NodeNames::default())
     }
 
     #[test]

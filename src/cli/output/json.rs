@@ -7,6 +7,22 @@ pub(crate) fn to_json(object: &impl Serialize) -> String {
     serde_json::to_string(object).expect("strings, numbers and lists of them have a JSON form")
 }
 
+/// The JSON Schema of all lines: a definition for each `type`.
+pub(crate) const SCHEMA: &str = include_str!("../../../proto/output.schema.json");
+
+/// An object with the `type` of its line.
+#[derive(Serialize)]
+pub(crate) struct Typed<T> {
+    r#type: &'static str,
+    #[serde(flatten)]
+    object: T,
+}
+
+/// Makes the line of an object that does not have its `type` itself.
+pub(crate) fn typed<T: Serialize>(r#type: &'static str, object: T) -> Typed<T> {
+    Typed { r#type, object }
+}
+
 /// A notice on stderr; not an error.
 #[derive(Serialize)]
 pub(crate) struct Notice<'a> {

@@ -2,6 +2,7 @@
 
 pub(super) mod compared;
 pub(super) mod event;
+pub(super) mod form;
 pub(super) mod full_screen;
 pub(super) mod graph;
 pub(super) mod health;
@@ -15,5 +16,7 @@ pub(super) mod screen;
 pub(super) mod stderr;
 pub(super) mod styled;
 pub(super) mod table;
+pub(super) mod template;
 pub(super) mod tsv;
+pub(super) mod vocabulary;
 pub(super) mod width;

@@ -2,7 +2,8 @@
 //!
 //! A key is printed as `key` if it is UTF-8, else as `key_base64` (standard alphabet, padded);
 //! likewise a value. Ids are hex digits, stores are UUIDs, and times are milliseconds since 1970
-//! (UTC). The HLC of an entry is printed as `wall_ms` and `counter`.
+//! (UTC). The HLC of an entry is printed as `wall_ms` and `counter`. Texts of times and names of nodes are
+//! put beside them by [`vocabulary`](super::vocabulary).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use lattice::wire::api;
@@ -146,20 +147,22 @@ pub(crate) struct Item {
     entry: Entry,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
-    /// Number of heads: 1, or more in a conflict.
-    heads: u32,
+    /// All heads of the key, the winner first: several in a conflict.
+    heads: Vec<String>,
     conflict: bool,
 }
 
 impl Item {
     /// Converts an item of the API.
     pub(crate) fn new(item: &api::Item, keys_only: bool) -> Self {
+        let winner = item.entry.as_ref().map(|entry| &entry.id);
+        let heads = winner.into_iter().chain(&item.other_heads);
         Self {
             key: Key::new(&item.key),
             value: Value::new((!keys_only).then_some(&item.value)),
             entry: Entry::from(&item.entry.clone().unwrap_or_default()),
             expires_ms: item.expires_ms,
-            heads: item.heads,
+            heads: heads.map(|id| hex(id)).collect(),
             conflict: item.heads > 1,
         }
     }
@@ -423,6 +426,8 @@ impl Store {
 pub(crate) struct Used {
     /// UUID of the store; null for the data store.
     pub(crate) store: Option<String>,
+    /// Name of the store on this node; null for the data store, and if it is not known.
+    pub(crate) name: Option<String>,
 }
 
 /// An invite, printed by `invite`.
@@ -460,8 +465,8 @@ pub(crate) struct Left {
 /// A store that was renamed, deleted or shared.
 #[derive(Serialize)]
 pub(crate) struct StoreChanged {
-    /// `renamed`, `deleted` or `shared`.
-    pub(crate) r#type: &'static str,
+    /// `store_renamed`, `store_deleted` or `store_shared`.
+    pub(crate) r#type: String,
     pub(crate) store: String,
     pub(crate) name: String,
 }
@@ -569,10 +574,11 @@ pub(crate) struct WhoHas {
     pub(crate) members: u32,
 }
 
-/// A change to a member: removed, dormant, active or dialled.
+/// A change to a member.
 #[derive(Serialize)]
 pub(crate) struct PeerChanged {
-    pub(crate) r#type: &'static str,
+    /// `peer_` and the change: `removed`, `role`, `renamed`, `dormant`, `active` or `dialled`.
+    pub(crate) r#type: String,
     pub(crate) node: String,
 }
 

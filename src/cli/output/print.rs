@@ -20,10 +20,12 @@ use tokio::{io::Interest, net::unix::pipe};
 use crate::cli::{
     exit::Failure,
     output::{
+        form::Form,
         ink::{Colour, Ink},
-        json,
+        json::{self, typed},
         screen::Screen,
         stderr::Stderr,
+        vocabulary::{self, NodeNames},
     },
 };
 
@@ -31,7 +33,7 @@ use crate::cli::{
 #[derive(Debug)]
 pub(crate) struct Output {
     out: io::BufWriter<io::Stdout>,
-    /// True with `--json`: one object per line, for programs.
+    /// True if commands print objects in place of lines: as JSON, or through a template.
     pub(crate) json: bool,
     /// True if stdout is a terminal.
     pub(crate) terminal: bool,
@@ -39,37 +41,75 @@ pub(crate) struct Output {
     pub(crate) colour: Colour,
     // True with `-v`.
     whole_ids: bool,
+    form: Form,
+    // Names that objects have beside the ids of nodes; `None` until they were asked for.
+    names: Option<NodeNames>,
 }
 
 impl Output {
-    /// Makes the writer; `json` selects objects instead of text.
-    pub(crate) fn new(json: bool, colour: Colour, whole_ids: bool) -> Self {
+    /// Makes the writer of data in this form.
+    pub(crate) fn new(form: Form, colour: Colour, whole_ids: bool) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
         Self {
             out: io::BufWriter::with_capacity(BUFFER_BYTES, stdout),
-            json,
+            json: matches!(form, Form::Json | Form::Template(_)),
             terminal,
             colour,
             whole_ids,
+            form,
+            names: None,
         }
     }
 
     /// Makes another writer like this one, for a thread that writes alone from then on.
     pub(crate) fn another(&self) -> Self {
-        Self::new(self.json, self.colour, self.whole_ids)
+        Self {
+            names: self.names.clone(),
+            ..Self::new(self.form.clone(), self.colour, self.whole_ids)
+        }
     }
 
-    /// True if text is for people: on a terminal, and in a pipe with `--color always`. Other pipes get
-    /// lines for scripts.
+    /// Returns the form of the data.
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// Changes the form of the data.
+    pub(crate) fn set_form(&mut self, form: Form) {
+        self.json = matches!(form, Form::Json | Form::Template(_));
+        self.form = form;
+    }
+
+    /// True if this node's name would stand beside its id in an object, but is not known.
+    pub(crate) fn wants_name(&self, node: &[u8]) -> bool {
+        let is_known = self.names.as_ref().is_some_and(|names| names.knows(node));
+        self.json && !is_known
+    }
+
+    /// True if objects are printed, and the names of nodes were not asked for yet.
+    pub(crate) fn wants_names(&self) -> bool {
+        self.json && self.names.is_none()
+    }
+
+    /// Has objects print these names beside the ids of nodes.
+    pub(crate) fn set_names(&mut self, names: NodeNames) {
+        self.names = Some(names);
+    }
+
+    /// True if text is for people: on a terminal, and in a pipe with `-o table` or `--color always`. Other
+    /// pipes get lines for scripts.
     pub(crate) fn for_people(&self) -> bool {
-        !self.json && (self.terminal || self.colour == Colour::Always)
+        let in_a_pipe = self.colour == Colour::Always || matches!(self.form, Form::Table);
+        !self.json && (self.terminal || in_a_pipe)
     }
 
     /// Returns the place that text is drawn for.
     pub(crate) fn screen(&self) -> Screen {
         let columns = match self.terminal {
             true => self.columns(),
+            // A table that was asked for is whole.
+            false if matches!(self.form, Form::Table) => None,
             false => self.for_people().then_some(COLUMNS_IN_A_PIPE),
         };
         Screen {
@@ -81,9 +121,24 @@ impl Output {
         }
     }
 
-    /// Writes an object and a newline. Both may stay in the buffer until the next `flush`.
+    /// Writes an object, as JSON or through the template, and a newline. Both may stay in the buffer until
+    /// the next `flush`.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
-        self.line(&json::to_json(object))
+        let json = self.to_line(object);
+        let Form::Template(template) = &self.form else {
+            return self.line(&json);
+        };
+        match template.fill(&json)? {
+            Some(text) if self.terminal => self.line(&escape_lines(text.as_bytes())),
+            Some(text) => self.line(&text),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns an object as a line of JSON, without a newline.
+    pub(crate) fn to_line(&self, object: &impl Serialize) -> String {
+        let unnamed = NodeNames::default();
+        vocabulary::to_line(object, self.names.as_ref().unwrap_or(&unnamed))
     }
 
     /// Writes a line, which may stay in the buffer until the next `flush`.
@@ -104,11 +159,12 @@ impl Output {
 
     /// Prints a notice on stderr: useful information that is not an error.
     pub(crate) fn notice(&self, code: &str, message: &str) {
-        if self.json {
-            stderr_line(&json::to_json(&json::Notice {
+        if self.form.is_json() {
+            let notice = json::Notice {
                 notice: code,
                 message,
-            }));
+            };
+            stderr_line(&json::to_json(&typed("notice", notice)));
         } else {
             stderr_line(&format!("note: {message}"));
         }
@@ -143,12 +199,13 @@ pub(crate) fn report(failure: &Failure, json: bool, colour: Colour) -> ExitCode 
         return failure.exit_code();
     }
     if json {
-        stderr_line(&json::to_json(&json::Error {
+        let error = json::Error {
             error: &failure.code,
             message: &failure.message,
             hint: &failure.hint,
             exit_code: failure.exit as u8,
-        }));
+        };
+        stderr_line(&json::to_json(&typed("error", error)));
     } else {
         // `always` is about stdout: what is on stderr may go to a log.
         let colour = colour.is_on(true) && io::stderr().is_terminal();

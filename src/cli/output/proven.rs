@@ -119,14 +119,15 @@ pub(crate) struct Row {
     seq: u64,
     wall_ms: u64,
     counter: u32,
-    /// Number of heads; more than 1 is a conflict.
-    heads: usize,
+    /// All heads of the key, the winner first: several in a conflict.
+    heads: Vec<String>,
 }
 
 impl Row {
     /// Converts a row; `head` is its winner.
     pub(crate) fn new(row: &ProvenRow, head: &Head) -> Self {
         let hash = hash_of(row, head);
+        let heads = row.heads.as_slice().iter().rev();
         Self {
             r#type: "row",
             key: Key::new(&row.key),
@@ -139,7 +140,7 @@ impl Row {
             seq: head.seq,
             wall_ms: head.hlc.wall_ms,
             counter: head.hlc.counter,
-            heads: row.heads.as_slice().len(),
+            heads: heads.map(|head| hex(&head.id.0)).collect(),
         }
     }
 }

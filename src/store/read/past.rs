@@ -295,6 +295,7 @@ impl Shared {
             entry: EntryRef::from(winner),
             expires_ms: winner.expires_ms(),
             heads: count,
+            other_heads: Item::other_heads(&heads),
         }))
     }
 

@@ -108,7 +108,7 @@ fn acknowledged_is_done_rest_is_listed() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "show", "billing", "--json"]), @r#"
-    {"consumer":"billing","state":"running","prefixes":[{"key":"/orders/"}],"backlog_entries":0,"outstanding":0,"in_flight":0,"acked":2,"redelivered":0,"dead":0,"last_seen_ms":[ms],"created_ms":[ms],"position":"[cursor]","ack_wait_ms":30000,"max_deliver":10,"max_in_flight":1000,"backoff_ms":[100,1000,5000,30000,120000],"on_gap":"stop","gaps":0,"idle":"empty"}
+    {"type":"consumer","consumer":"billing","state":"running","prefixes":[{"key":"/orders/"}],"backlog_entries":0,"outstanding":0,"in_flight":0,"acked":2,"redelivered":0,"dead":0,"last_seen_ms":[ms],"created_ms":[ms],"position":"[cursor]","ack_wait_ms":30000,"max_deliver":10,"max_in_flight":1000,"backoff_ms":[100,1000,5000,30000,120000],"on_gap":"stop","gaps":0,"idle":"empty"}
     exit 0
     "#);
     insta::assert_snapshot!(
@@ -118,7 +118,7 @@ fn acknowledged_is_done_rest_is_listed() {
     "#);
     insta::assert_snapshot!(
         home.run(&["consumer", "next", "billing", "--timeout", "0s", "--json"]), @r#"
-    {"error":"timed_out","message":"no change is available now: nothing new","exit_code":8}
+    {"type":"error","error":"timed_out","message":"no change is available now: nothing new","exit_code":8}
     exit 8
     "#);
 }
@@ -534,7 +534,7 @@ fn nonsense_is_refused() {
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "next", "nobody", "--json"]), @r#"
-    {"error":"unknown_consumer","message":"there is no consumer \"nobody\" in this store: create it first","hint":"`lattice consumer list` lists the consumers of the store","exit_code":3}
+    {"type":"error","error":"unknown_consumer","message":"there is no consumer \"nobody\" in this store: create it first","hint":"`lattice consumer list` lists the consumers of the store","exit_code":3}
     exit 3
     "#);
     for wrong in [

@@ -11,7 +11,7 @@ fn mistyped_directory_is_not_created() {
     exit 5
     "#);
     insta::assert_snapshot!(home.run(&["put", "/a", "1", "--json"]), @r#"
-    {"error":"no_data_dir","message":"there is no node in [home]/data","hint":"create it with `lattice init` or `lattice up`, or choose another with --data-dir","exit_code":5}
+    {"type":"error","error":"no_data_dir","message":"there is no node in [home]/data","hint":"create it with `lattice init` or `lattice up`, or choose another with --data-dir","exit_code":5}
     exit 5
     "#);
     for arguments in [
@@ -38,7 +38,7 @@ fn usage_is_exit_2() {
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["put", "/a", "--json"]), @r#"
-    {"error":"usage","message":"the following required arguments were not provided:\n  <VALUE>","hint":"see `lattice --help`","exit_code":2}
+    {"type":"error","error":"usage","message":"the following required arguments were not provided:\n  <VALUE>","hint":"see `lattice --help`","exit_code":2}
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["delete", "--prefix", "/a"]), @r#"
@@ -68,7 +68,7 @@ fn missing_and_refused_have_exit_codes() {
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["get", "/t/none", "--json"]), @r#"
-    {"error":"not_found","message":"/t/none has no value","exit_code":3}
+    {"type":"error","error":"not_found","message":"/t/none has no value","exit_code":3}
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["put", "", "x"]), @r#"

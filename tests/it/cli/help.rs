@@ -143,22 +143,24 @@ fn help_lists_the_commands() {
     Tools:
       shell        Type commands interactively, with history and completion of commands and keys
       bench        Measure a node on this machine: rates, times, and ratios to the speed of its disk
-      completions  Print completions for a shell
+      completions  Print the script with which a shell completes commands, keys and names
       man          Print the manual page of lattice, of one command, or of a topic
       help         Print the help of a command, or a page of the manual
 
     Options:
-          --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
-                            LATTICE_DATA]
-          --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
-                            data store] [env: LATTICE_STORE]
-          --json            Print one JSON object per line; errors are one object on stderr
-          --color <WHEN>    Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or
-                            never [default: auto]
-      -v, --verbose...      Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
-                            still more
-      -h, --help            Print help
-      -V, --version         Print version
+          --data-dir <DIR>   Data directory of the node [default: the platform's data folder] [env:
+                             LATTICE_DATA]
+          --store <STORE>    Store, by name or UUID [default: the choice of `store use` here, else the
+                             data store] [env: LATTICE_STORE]
+          --json             Short for -o json: one object per line; errors are one object on stderr
+      -o, --output <FORMAT>  Print a table, JSON, or fields of the JSON: table, json or
+                             template='{{key}} {{value}}'
+          --color <WHEN>     Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too)
+                             or never [default: auto]
+      -v, --verbose...       Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
+                             still more
+      -h, --help             Print help
+      -V, --version          Print version
 
     Examples:
       lattice up --watch /              start the node here and stream every change
@@ -220,15 +222,17 @@ fn short_help_of_watch_names_every_flag() {
       -h, --help                  Print help (see more with '--help')
 
     Global options:
-          --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
-                            LATTICE_DATA]
-          --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
-                            data store] [env: LATTICE_STORE]
-          --json            Print one JSON object per line; errors are one object on stderr
-          --color <WHEN>    Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or
-                            never [default: auto]
-      -v, --verbose...      Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
-                            still more
+          --data-dir <DIR>   Data directory of the node [default: the platform's data folder] [env:
+                             LATTICE_DATA]
+          --store <STORE>    Store, by name or UUID [default: the choice of `store use` here, else the
+                             data store] [env: LATTICE_STORE]
+          --json             Short for -o json: one object per line; errors are one object on stderr
+      -o, --output <FORMAT>  Print a table, JSON, or fields of the JSON: table, json or
+                             template='{{key}} {{value}}'
+          --color <WHEN>     Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too)
+                             or never [default: auto]
+      -v, --verbose...       Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
+                             still more
 
     Examples:
       lattice watch /nodes/
@@ -274,15 +278,17 @@ fn short_help_of_put_names_every_flag() {
       -h, --help                Print help (see more with '--help')
 
     Global options:
-          --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
-                            LATTICE_DATA]
-          --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
-                            data store] [env: LATTICE_STORE]
-          --json            Print one JSON object per line; errors are one object on stderr
-          --color <WHEN>    Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too) or
-                            never [default: auto]
-      -v, --verbose...      Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
-                            still more
+          --data-dir <DIR>   Data directory of the node [default: the platform's data folder] [env:
+                             LATTICE_DATA]
+          --store <STORE>    Store, by name or UUID [default: the choice of `store use` here, else the
+                             data store] [env: LATTICE_STORE]
+          --json             Short for -o json: one object per line; errors are one object on stderr
+      -o, --output <FORMAT>  Print a table, JSON, or fields of the JSON: table, json or
+                             template='{{key}} {{value}}'
+          --color <WHEN>     Colours: auto (none if NO_COLOR is set), always (a pipe gets tables, too)
+                             or never [default: auto]
+      -v, --verbose...       Print whole ids and cut nothing off; log more to stderr, with -vv and -vvv
+                             still more
 
     Examples:
       lattice put /hello world
@@ -335,7 +341,7 @@ fn aliases_are_the_commands() {
 fn completions_are_for_five_shells() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = Home::new().run(&["completions", shell]).ok();
-        assert!(script.contains("until-caught-up"), "{shell}");
+        assert!(script.contains("LATTICE_COMPLETE"), "{shell}: {script}");
     }
 }
 

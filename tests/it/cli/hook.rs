@@ -102,7 +102,7 @@ fn hook_is_one_line() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["hook", "logs", "deploy", "-n", "1", "--json"]), @r#"
-    {"at_ms":[ms],"run":"[change]","attempt":2,"changes":1,"kind":"put","key":"/deploy/bad","entry":"[id]","outcome":"dead","what":"exited with 1","took_ms":[n],"stdout":"deploying /deploy/bad\n","stdout_bytes":[n],"stderr":"oops\n","stderr_bytes":[n]}
+    {"type":"run","at_ms":[ms],"run":"[change]","attempt":2,"changes":1,"kind":"put","key":"/deploy/bad","entry":"[id]","outcome":"dead","what":"exited with 1","took_ms":[n],"stdout":"deploying /deploy/bad\n","stdout_bytes":[n],"stderr":"oops\n","stderr_bytes":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["hook", "dead", "deploy"]), @r#"
@@ -414,7 +414,7 @@ fn written_entry_names_its_cause() {
     });
     assert_eq!(history[0]["cause"], cause);
     let log = home.run(&["log", "--json"]).json();
-    assert_eq!(log.last().unwrap()["cause"], cause);
+    assert_eq!(log[0]["cause"], cause);
     assert!(
         log.iter()
             .all(|it| it["cause"].is_null() || it["ops"][0]["key"] == "/out/a")

@@ -128,8 +128,8 @@ fn without_a_node_a_command_opens_the_store() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--json"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n]}
-    {"notice":"no_node","message":"no node is running; written to the store here, peers get it when one runs"}
+    {"type":"written","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n]}
+    {"type":"notice","notice":"no_node","message":"no node is running; written to the store here, peers get it when one runs"}
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["get", "/t/a"]), @"2exit 0");

@@ -48,8 +48,8 @@ fn bad_line_is_named_and_earlier_ones_kept() {
     let lines = "{\"key\":\"/t/d\",\"value\":\"4\"}\n{\"key\":\"/t/e\"}\n";
     let ran = home.feed(&["put", "--stdin", "--format", "json", "--json"], lines);
     insta::assert_snapshot!(ran, @r#"
-    {"written":1}
-    {"error":"bad_line","message":"line 2: expected one of value, value_base64 and \"delete\": true; 1 written and kept, the rest was not sent","exit_code":7}
+    {"type":"writes","written":1}
+    {"type":"error","error":"bad_line","message":"line 2: expected one of value, value_base64 and \"delete\": true; 1 written and kept, the rest was not sent","exit_code":7}
     exit 7
     "#);
 }
@@ -84,8 +84,8 @@ fn json_lines_can_be_binary_and_delete() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["list", "/t/", "--json"]), @r#"
-    {"key":"/t/text","value":"tab\there","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
-    {"key_base64":"L3Qv/w==","value_base64":"AP8=","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    {"type":"item","key":"/t/text","value":"tab\there","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":["[id]"],"conflict":false}
+    {"type":"item","key_base64":"L3Qv/w==","value_base64":"AP8=","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["list", "/t/", "--keys-only"]), @r#"
@@ -126,7 +126,7 @@ fn printed_lines_can_be_put_elsewhere() {
         ("tsv", [&watch[..], &["--tsv"]].concat()),
         ("json", [&watch[..], &["--json"]].concat()),
         ("tsv", [&log[..], &["--tsv"]].concat()),
-        ("json", [&log[..], &["--json"]].concat()),
+        ("json", [&log[..], &["--json", "--reverse"]].concat()),
     ]
     .into_iter()
     .enumerate()
@@ -264,8 +264,8 @@ fn prefix_delete_leaves_the_keys_of_the_node() {
     let keys = ["/a", "/o", "/z"];
     assert!(keys.iter().all(|key| !listed.contains(key)), "{listed}");
     insta::assert_snapshot!(home.run(&["delete", "--prefix", "/nodes/", "--yes", "--json"]), @r#"
-    {"deleted":0,"reserved":2}
-    {"notice":"reserved_keys","message":"2 keys were left: only the node itself writes there"}
+    {"type":"keys_deleted","deleted":0,"reserved":2}
+    {"type":"notice","notice":"reserved_keys","message":"2 keys were left: only the node itself writes there"}
     exit 0
     "#);
 }
@@ -292,14 +292,14 @@ fn delete_of_nothing_writes_nothing() {
         assert_eq!(deleted.stderr, note);
     }
     insta::assert_snapshot!(home.run(&["delete", "/t/never", "--json"]), @r#"
-    {"notice":"nothing_to_delete","message":"/t/never has no value; nothing was written"}
+    {"type":"notice","notice":"nothing_to_delete","message":"/t/never has no value; nothing was written"}
     exit 0
     "#);
     let lines = "{\"key\":\"/t/never\",\"delete\":true}\n";
     let json = home.feed(&["put", "--stdin", "--format", "json", "--json"], lines);
     insta::assert_snapshot!(json, @r#"
-    {"written":0,"absent":1}
-    {"notice":"nothing_to_delete","message":"1 key to delete has no value; nothing was written for it"}
+    {"type":"writes","written":0,"absent":1}
+    {"type":"notice","notice":"nothing_to_delete","message":"1 key to delete has no value; nothing was written for it"}
     exit 0
     "#);
     let deletes = "delete\t/t/never\ndelete\t/t/gone\n";

@@ -217,7 +217,7 @@ fn screens_name_what_to_use_without_a_terminal() {
     exit 2
     ");
     insta::assert_snapshot!(home.run(&["watch", "--tree", "--json"]), @r#"
-    {"error":"no_screen","message":"`lattice watch --tree` is a screen for people and has no --json","hint":"`lattice watch` and `lattice list` print lines, with --json for programs","exit_code":2}
+    {"type":"error","error":"no_screen","message":"`lattice watch --tree` is a screen for people and has no --json","hint":"`lattice watch` and `lattice list` print lines, with --json for programs","exit_code":2}
     exit 2
     "#);
     let mut dumb = home.command(&["watch", "--tree"]);

@@ -1,5 +1,6 @@
 //! The command line: the real binary, in directories of its own.
 
+mod completion;
 mod consumer;
 mod damage;
 mod default_store;
@@ -31,6 +32,7 @@ mod prove;
 mod pruned;
 mod reload;
 mod retention;
+mod schema;
 mod service;
 mod service_install;
 mod shell;

@@ -41,8 +41,8 @@ fn reads_and_writes_print_lines() {
     let log = home.run(&["log", &own[..10], "--limit", "100"]).ok();
     let tail: Vec<&str> = log.lines().filter(|line| line.contains("/t/")).collect();
     assert_eq!(tail.len(), 3, "{log}");
-    assert!(tail[0].ends_with("put /t/hello=world"), "{log}");
-    assert!(tail[2].ends_with("delete /t/hello"), "{log}");
+    assert!(tail[0].ends_with("delete /t/hello"), "{log}");
+    assert!(tail[2].ends_with("put /t/hello=world"), "{log}");
 }
 
 #[test]
@@ -52,45 +52,45 @@ fn reads_and_writes_print_objects() {
     home.run(&["store", "create", "notes"]).ok();
     let run = |arguments: &[&str]| home.run(&[&["--store", "notes", "--json"], arguments].concat());
     insta::assert_snapshot!(run(&["put", "/hello", "world"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n]}
+    {"type":"written","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["get", "/hello"]), @r#"
-    {"key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    {"type":"item","key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["put", "/hello", "again", "--ttl", "1h"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n]}
+    {"type":"written","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["list", "/"]), @r#"
-    {"key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    {"type":"item","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["list", "/", "--keys-only"]), @r#"
-    {"key":"/hello","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    {"type":"item","key":"/hello","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["heads", "/hello"]), @r#"
-    {"kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"expired":false,"wins":true}
+    {"type":"head","kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"expired":false,"wins":true}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["history", "/hello"]), @r#"
-    {"kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"parents":["[id]"],"head":true,"wins":true}
-    {"kind":"put","key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"parents":[],"head":false,"wins":false}
+    {"type":"version","kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"parents":["[id]"],"head":true,"wins":true}
+    {"type":"version","kind":"put","key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"parents":[],"head":false,"wins":false}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["delete", "/hello"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n]}
+    {"type":"written","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["delete", "--prefix", "/", "--yes"]), @r#"
-    {"deleted":0}
+    {"type":"keys_deleted","deleted":0}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["log", "--after", "1"]), @r#"
-    {"entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"put","key":"/hello","value":"again","expires_ms":[ms]}]}
-    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"delete","key":"/hello"}]}
+    {"type":"entry","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"delete","key":"/hello"}]}
+    {"type":"entry","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"put","key":"/hello","value":"again","expires_ms":[ms]}]}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["verify"]), @r#"
@@ -98,9 +98,9 @@ fn reads_and_writes_print_objects() {
     exit 0
     "#);
     insta::assert_snapshot!(run(&["store", "list"]), @r#"
-    {"store":"[uuid]","name":"data","root":false,"data":true,"private":false}
-    {"store":"[uuid]","name":"root","root":true,"data":false,"private":false}
-    {"store":"[uuid]","name":"notes","root":false,"data":false,"private":false}
+    {"type":"store","store":"[uuid]","name":"data","root":false,"data":true,"private":false}
+    {"type":"store","store":"[uuid]","name":"root","root":true,"data":false,"private":false}
+    {"type":"store","store":"[uuid]","name":"notes","root":false,"data":false,"private":false}
     exit 0
     "#);
 }
@@ -136,7 +136,7 @@ fn status_shows_the_node_and_its_stores() {
     let json = &home.run(&["status", "--json"]).json()[0];
     let mut fields: Vec<&String> = json.as_object().unwrap().keys().collect();
     fields.sort();
-    insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "now_ms", "pid", "socket", "started_ms", "stores", "unopened", "version"]"#);
+    insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "node_name", "now_ms", "now_time", "pid", "socket", "started_ms", "started_time", "stores", "type", "unopened", "version"]"#);
     let mut fields: Vec<&String> = json["stores"][0].as_object().unwrap().keys().collect();
     // It is there once the node has looked at it.
     fields.retain(|field| *field != "history");
@@ -162,7 +162,7 @@ fn chosen_store_is_the_default() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["store", "use", "notes"]), @r#"
-    commands in this directory use [uuid]
+    commands in this directory use notes
     exit 0
     "#);
     home.run(&["put", "/a", "in notes"]).ok();
@@ -193,8 +193,12 @@ fn chosen_store_is_the_default() {
     hint: `lattice store list` lists the stores, `lattice store create` makes one
     exit 3
     "#);
+    insta::assert_snapshot!(home.run(&["store", "use"]), @"
+    commands in this directory use notes
+    exit 0
+    ");
     insta::assert_snapshot!(home.run(&["store", "use", "--json"]), @r#"
-    {"store":"[uuid]"}
+    {"type":"store_used","store":"[uuid]","name":"notes"}
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["store", "use", "--clear"]), @"
@@ -219,11 +223,14 @@ fn l10_control_characters_are_escaped() {
     assert_eq!(raw, "a\u{1b}[0m\nfake\tline");
 }
 
-/// `log --limit` listed the oldest entries, which nobody asks for.
+/// `log` listed the oldest entries first, which nobody asks for.
 #[test]
-fn log_limit_lists_the_newest() {
+fn log_lists_the_newest_first() {
     let home = Home::initialised();
     let _node = home.up();
+    // More entries than are read together.
+    let lines: String = (1..=230).map(|n| format!("put /u/{n} x\n")).collect();
+    home.feed(&["shell"], lines).ok();
     for n in 1..=5 {
         home.run(&["put", &format!("/t/{n}"), "x"]).ok();
     }
@@ -232,11 +239,58 @@ fn log_limit_lists_the_newest() {
         let key = |entry: &serde_json::Value| entry["ops"][0]["key"].as_str().unwrap().to_owned();
         listed.iter().map(key).collect()
     };
-    assert_eq!(keys(&["--limit", "2"]), ["/t/4", "/t/5"]);
+    assert_eq!(keys(&["--limit", "2"]), ["/t/5", "/t/4"]);
+    assert_eq!(keys(&["--limit", "2", "--reverse"]), ["/t/4", "/t/5"]);
     let first = home.run(&["log", "--json"]).json().len() - 5;
+    assert!(first >= 230, "{first}");
     let after = first.to_string();
-    assert_eq!(keys(&["--after", &after, "--limit", "2"]), ["/t/1", "/t/2"]);
-    assert_eq!(keys(&["--limit", "100"]).len(), first + 5);
+    let after = ["--after", &after, "--limit", "2"];
+    assert_eq!(keys(&after), ["/t/2", "/t/1"]);
+    assert_eq!(
+        keys(&[&after[..], &["--reverse"]].concat()),
+        ["/t/1", "/t/2"]
+    );
+    assert_eq!(keys(&["--limit", "1000"]).len(), first + 5);
+    let seqs = |arguments: &[&str]| -> Vec<u64> {
+        let listed = home.run(&[&["log", "--json"], arguments].concat()).json();
+        listed
+            .iter()
+            .map(|entry| entry["seq"].as_u64().unwrap())
+            .collect()
+    };
+    let mut oldest_first = seqs(&["--reverse"]);
+    assert!(oldest_first.is_sorted() && oldest_first.len() == first + 5);
+    oldest_first.reverse();
+    assert_eq!(seqs(&[]), oldest_first);
+    // Lines that are written again end with the values that the log ends with.
+    let tsv = home.run(&["log", "--tsv", "--limit", "2"]).ok();
+    assert_eq!(tsv, "/t/4\tx\n/t/5\tx\n");
+}
+
+#[test]
+fn history_is_read_in_both_directions() {
+    let home = Home::initialised();
+    let _node = home.up();
+    for value in ["1", "2", "3"] {
+        home.run(&["put", "/h", value]).ok();
+    }
+    let values = |arguments: &[&str]| -> Vec<String> {
+        let past = home
+            .run(&[&["history", "/h", "--json"], arguments].concat())
+            .json();
+        past.iter()
+            .map(|it| it["value"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(values(&[]), ["3", "2", "1"]);
+    assert_eq!(values(&["--reverse"]), ["1", "2", "3"]);
+    assert_eq!(values(&["--reverse", "-n", "2"]), ["2", "3"]);
+    insta::assert_snapshot!(home.run(&["history", "/h", "--reverse", "-n", "2"]), @"
+    older entries exist, see --limit
+    *  [short]  [time]  [short]  put 2
+    *  [short]  [time]  [short]  (head, wins)  put 3
+    exit 0
+    ");
 }
 
 #[test]
@@ -303,4 +357,65 @@ fn long_value_is_not_given_a_wrong_length() {
     hint: keep large data in a file and put its path or hash into the value
     exit 2
     "#);
+}
+
+#[test]
+fn data_is_printed_in_the_chosen_form() {
+    let home = Home::new();
+    home.run(&["init", "--name", "attic"]).ok();
+    let _node = home.up();
+    home.run(&["put", "/t/a", "1"]).ok();
+    home.run(&["put", "/t/b", "a\tb"]).ok();
+    let list = |form: &str| home.run(&["list", "/t/", "-o", form]);
+    assert_eq!(list("json").raw, home.run(&["list", "/t/", "--json"]).raw);
+    let table = list("table").ok();
+    let titles: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(titles[..2], ["KEY", "VALUE"], "{table}");
+    assert!(table.contains("attic"), "{table}");
+    // A pipe gets the bytes as they are.
+    assert_eq!(
+        list("template={{key}} {{value}} {{author_name}}\\n--").raw,
+        "/t/a 1 attic\n--\n/t/b a\tb attic\n--\n"
+    );
+    assert_eq!(list("template={% if seq == 9 %}x{% endif %}").ok(), "");
+    let watch = [
+        "watch",
+        "/t/",
+        "--until-caught-up",
+        "-o",
+        "template={{key}}",
+    ];
+    assert_eq!(home.run(&watch).ok(), "/t/a\n/t/b\n");
+    insta::assert_snapshot!(list("template={{vaule}}"), @"
+    error: invalid value 'template={{vaule}}' for '--output <FORMAT>': no command prints a field vaule: did you mean value?
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(list("template={{key"), @"
+    error: invalid value 'template={{key' for '--output <FORMAT>': the template is wrong: unexpected end of input, expected end of variable block
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(list("xml"), @"
+    error: invalid value 'xml' for '--output <FORMAT>': expected table, json or template='{{key}} {{value}}'
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "template={{key}}"]), @"
+    error: /none has no value
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run(&["get", "/none", "-o", "json"]), @r#"
+    {"type":"error","error":"not_found","message":"/none has no value","exit_code":3}
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["get", "-o", "json"]), @r#"
+    {"type":"error","error":"usage","message":"the following required arguments were not provided:\n  <KEY>","hint":"see `lattice --help`","exit_code":2}
+    exit 2
+    "#);
+    let both = home.run(&["list", "--json", "-o", "table"]);
+    assert_eq!(both.code, 2, "{both}");
 }

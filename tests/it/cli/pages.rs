@@ -70,7 +70,7 @@ fn delimiter_lists_what_keys_have_in_common() {
     );
     assert_eq!(listed(&["/p/", "--after-key", "/p/c/"]), "/p/z");
     insta::assert_snapshot!(home.run(&["list", "/p/c", "--delimiter", "/", "--json"]), @r#"
-    {"prefix":"/p/c/"}
+    {"type":"prefix","prefix":"/p/c/"}
     exit 0
     "#);
     let past = home.run(&["list", "/p/", "--delimiter", "/", "--at", "1h"]);

@@ -143,7 +143,7 @@ fn settings_and_directory_of_others_are_refused() {
     set_mode(&file, 0o644);
     set_mode(&home.data(), 0o775);
     insta::assert_snapshot!(home.run(&["get", "/a", "--json"]), @r#"
-    {"error":"exposed","message":"[home]/data has mode 775: other users could change it","hint":"chmod go-w [home]/data","exit_code":1}
+    {"type":"error","error":"exposed","message":"[home]/data has mode 775: other users could change it","hint":"chmod go-w [home]/data","exit_code":1}
     exit 1
     "#);
     // Only the superuser can give a file away.

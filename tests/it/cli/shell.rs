@@ -22,7 +22,7 @@ put /t/never 1
     insta::assert_snapshot!(home.feed(&["shell"], script), @r#"
     [id]
     /t/a	two words
-    {"key":"/t/a","value":"two words","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    {"type":"item","key":"/t/a","value":"two words","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false}
     [uuid] (notes)
     [id]
     /t/c	3

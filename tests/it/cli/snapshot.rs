@@ -51,7 +51,7 @@ fn a_backup_is_made_while_the_node_runs_and_restored_elsewhere() {
     assert_eq!(verified.code, 0, "{verified}");
     assert!(!nowhere.data().exists(), "nothing is made");
     let verified = verified.json().remove(0);
-    assert_eq!(verified["type"], "verified");
+    assert_eq!(verified["type"], "snapshot_verified");
     assert_eq!(
         (&verified["key"], &verified["stores"][0]["root"]),
         (&true.into(), &true.into())

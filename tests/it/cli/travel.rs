@@ -52,7 +52,7 @@ fn keys_are_read_at_a_time() {
     "#);
     assert_eq!(home.run(&["list", "--at", "1h"]).ok(), "");
     insta::assert_snapshot!(home.run(&["get", "/c/b", "--at", &second, "--json"]), @r#"
-    {"key":"/c/b","value":"new","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    {"type":"item","key":"/c/b","value":"new","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false}
     exit 0
     "#);
 }
@@ -76,8 +76,8 @@ fn two_times_are_compared() {
     exit 0
     "#);
     insta::assert_snapshot!(diff(&second, &third, &["--json", "--keys-only"]), @r#"
-    {"type":"removed","key":"/c/a","before":{"key":"/c/a","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
-    {"type":"changed","key":"/c/b","before":{"key":"/c/b","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false},"after":{"key":"/c/b","entry":"[id]","author":"[id]","seq":7,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
+    {"type":"removed","key":"/c/a","before":{"key":"/c/a","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false}}
+    {"type":"changed","key":"/c/b","before":{"key":"/c/b","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false},"after":{"key":"/c/b","entry":"[id]","author":"[id]","seq":7,"wall_ms":[ms],"counter":[n],"heads":["[id]"],"conflict":false}}
     exit 0
     "#);
     assert_eq!(diff(&second, &second, &[]).ok(), "");
@@ -137,7 +137,7 @@ fn too_far_back_is_an_error() {
     let lines: String = (1..=10_000).map(|n| format!("/k\t{n}\n")).collect();
     home.feed(&["put", "--stdin"], lines).ok();
     insta::assert_snapshot!(home.run(&["get", "/k", "--at", &first, "--json"]), @r#"
-    {"error":"too_far_back","message":"\"/k\" was written more than 10000 times since then: too far back","hint":"choose a later time, or read the log in order with `lattice watch --since`","exit_code":1}
+    {"type":"error","error":"too_far_back","message":"\"/k\" was written more than 10000 times since then: too far back","hint":"choose a later time, or read the log in order with `lattice watch --since`","exit_code":1}
     exit 1
     "#);
     let all = ["list", "diff"].map(|command| {

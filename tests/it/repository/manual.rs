@@ -163,3 +163,26 @@ fn dead_links_and_long_lines_are_found() {
         .collect();
     assert_eq!(lines, [2]);
 }
+
+/// The page `output` lists the types of JSON lines, and the schema defines them.
+#[test]
+fn every_type_of_a_line_is_in_the_manual() {
+    let schema = fs::read_to_string(root().join("proto/output.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let definitions = schema["$defs"].as_object().unwrap();
+    let is_line = |object: &serde_json::Value| object["properties"]["type"].is_object();
+    let defined: BTreeSet<&str> = definitions
+        .iter()
+        .filter(|(_, object)| is_line(object))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let page = lattice::manual::Page::find("output").unwrap().text;
+    let rows = page.split("## Types").nth(1).unwrap().lines();
+    let firsts = rows.filter_map(|row| row.strip_prefix("| `")?.split(" | ").next());
+    let listed: BTreeSet<&str> = firsts
+        .flat_map(|first| first.split(", "))
+        .map(|name| name.trim_matches('`'))
+        .filter(|name| *name != "type")
+        .collect();
+    assert_eq!(listed, defined);
+}

@@ -7,7 +7,7 @@ use crate::cli::{
     command::consumer::object,
     exit::{Exit, Failure},
     input::time::date_time,
-    output::print::escape,
+    output::{json::typed, print::escape},
     session::{Context, Lifetime},
 };
 
@@ -155,7 +155,7 @@ fn not_found(wanted: &str) -> Failure {
 fn print_letter(context: &mut Context, letter: &api::DeadLetter) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
-        return out.object(&object::DeadLetter::new(letter));
+        return out.object(&typed("dead_letter", object::DeadLetter::new(letter)));
     }
     out.line(&format!(
         "{:<6} {}  {:<11} after {} attempts  {:<7} {}  {}",
@@ -172,6 +172,7 @@ fn print_letter(context: &mut Context, letter: &api::DeadLetter) -> Result<(), F
 fn print_count(context: &mut Context, r#type: &'static str, count: u64) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
+        let r#type = format!("dead_{type}");
         return out.object(&object::DeadActed { r#type, count });
     }
     out.line(&format!("{count} {type}"))

@@ -178,7 +178,7 @@ pub(super) struct Answered<'a> {
 /// A consumer that was deleted.
 #[derive(Serialize)]
 pub(super) struct Deleted<'a> {
-    /// `deleted`.
+    /// `consumer_deleted`.
     pub(super) r#type: &'static str,
     pub(super) consumer: &'a str,
 }
@@ -223,7 +223,7 @@ impl DeadLetter {
 /// The result of an action on dead letters.
 #[derive(Serialize)]
 pub(super) struct DeadActed {
-    /// `retried`, `skipped`.
-    pub(super) r#type: &'static str,
+    /// `dead_retried`, `dead_skipped`.
+    pub(super) r#type: String,
     pub(super) count: u64,
 }

@@ -14,6 +14,7 @@ use crate::cli::{
     exit::Failure,
     input::time::{brief, date_time},
     output::{
+        json::typed,
         print::{Output, escape, harmless},
         width::shorten,
     },
@@ -39,9 +40,9 @@ impl List {
         let consumers = whole::consumers(&mut client, store).await?;
         let out = &mut context.out;
         if out.json {
-            return consumers
-                .iter()
-                .try_for_each(|status| out.object(&object::Status::new(status)));
+            return consumers.iter().try_for_each(|status| {
+                out.object(&typed("consumer", object::Status::new(status)))
+            });
         }
         if consumers.is_empty() {
             out.notice(
@@ -130,7 +131,7 @@ impl Delete {
         client.delete_consumer(self.name.request(context)).await?;
         let (out, consumer) = (&mut context.out, &self.name.name);
         if out.json {
-            let r#type = "deleted";
+            let r#type = "consumer_deleted";
             return out.object(&object::Deleted { r#type, consumer });
         }
         out.line(&format!("deleted  {}", escape(consumer.as_bytes())))
@@ -140,7 +141,7 @@ impl Delete {
 /// Prints the status of a consumer, a line for each property.
 pub(super) fn print_status(out: &mut Output, status: &api::ConsumerStatus) -> Result<(), Failure> {
     if out.json {
-        return out.object(&object::Status::new(status));
+        return out.object(&typed("consumer", object::Status::new(status)));
     }
     // In the form that `--ack-wait` takes.
     let duration = |ms| duration_text(Duration::from_millis(ms));

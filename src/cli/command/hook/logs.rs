@@ -10,7 +10,10 @@ use crate::cli::{
     command::hook::{name::Name, object},
     exit::{Exit, Failure},
     input::time::date_time,
-    output::print::{Output, escape, harmless, stdout_closed},
+    output::{
+        json::typed,
+        print::{Output, escape, harmless, stdout_closed},
+    },
     reconnect::Backoff,
     session::{Context, Lifetime},
 };
@@ -101,7 +104,7 @@ async fn page(
 /// Prints a run: a line about it, and the lines of its output after a bar.
 pub(super) fn print_run(out: &mut Output, run: &api::HookRun) -> Result<(), Failure> {
     if out.json {
-        return out.object(&object::Run::new(run));
+        return out.object(&typed("run", object::Run::new(run)));
     }
     let what = match run.what.as_str() {
         "" => String::new(),

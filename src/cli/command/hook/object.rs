@@ -196,7 +196,7 @@ impl Op {
 /// A hook that was removed.
 #[derive(Serialize)]
 pub(super) struct Removed<'a> {
-    /// `removed`.
+    /// `hook_removed`.
     pub(super) r#type: &'static str,
     pub(super) hook: &'a str,
 }

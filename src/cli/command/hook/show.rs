@@ -6,7 +6,10 @@ use lattice::{api::whole, wire::api};
 use crate::cli::{
     command::hook::{name::Name, object},
     exit::Failure,
-    output::print::{escape, harmless},
+    output::{
+        json::typed,
+        print::{escape, harmless},
+    },
     screens::hooks,
     session::{Context, Lifetime},
 };
@@ -94,7 +97,7 @@ impl Remove {
         client.remove_hook(self.name.request()).await?;
         let (out, hook) = (&mut context.out, &self.name.name);
         if out.json {
-            let r#type = "removed";
+            let r#type = "hook_removed";
             return out.object(&object::Removed { r#type, hook });
         }
         out.line(&format!("removed  {}", escape(hook.as_bytes())))
@@ -110,7 +113,7 @@ fn print_all(context: &mut Context, hooks: &[&api::HookStatus]) -> Result<(), Fa
     let out = &mut context.out;
     if out.json {
         let mut hooks = hooks.iter().map(|hook| object::Status::new(hook));
-        return hooks.try_for_each(|hook| out.object(&hook));
+        return hooks.try_for_each(|hook| out.object(&typed("hook", hook)));
     }
     let lines = hooks::draw(hooks, &out.screen());
     lines.iter().try_for_each(|line| out.line(line))

@@ -8,6 +8,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     input::time::{When, parse_past},
     output::{
+        json::typed,
         object::incomplete,
         print::{Output, escape, harmless},
     },
@@ -72,7 +73,7 @@ impl Test {
 
 fn print_test(out: &mut Output, test: &api::HookTest, run: &api::HookRun) -> Result<(), Failure> {
     if out.json {
-        return out.object(&object::Test::new(test, run));
+        return out.object(&typed("test_run", object::Test::new(test, run)));
     }
     if run.outcome != "would_run" {
         // A test tries nothing again.

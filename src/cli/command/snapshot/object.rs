@@ -18,7 +18,7 @@ use crate::cli::{
 /// A snapshot file.
 #[derive(Serialize)]
 pub(super) struct Snapshot {
-    r#type: &'static str,
+    r#type: String,
     file: String,
     bytes: u64,
     created_ms: u64,
@@ -48,8 +48,8 @@ struct Store {
 }
 
 impl Snapshot {
-    /// `kind`: what was done with the file.
-    pub(super) fn new(kind: &'static str, file: &Path, bytes: u64, manifest: &Manifest) -> Self {
+    /// `kind`: `snapshot_` and what was done with the file, or `snapshot`.
+    pub(super) fn new(kind: &str, file: &Path, bytes: u64, manifest: &Manifest) -> Self {
         let stores = root_first(manifest).into_iter().map(|store| Store {
             store: store.id.to_string(),
             name: store.name.clone(),
@@ -61,7 +61,7 @@ impl Snapshot {
             state_root: store.state_root.map(|root| hex(&root)),
         });
         Self {
-            r#type: kind,
+            r#type: kind.to_owned(),
             file: file.display().to_string(),
             bytes,
             created_ms: manifest.created_ms,
@@ -82,7 +82,11 @@ pub(super) fn print(
     manifest: &Manifest,
 ) -> Result<(), Failure> {
     if out.json {
-        return out.object(&Snapshot::new(kind, file, bytes, manifest));
+        let kind = match kind {
+            "snapshot" => kind.to_owned(),
+            done => format!("snapshot_{done}"),
+        };
+        return out.object(&Snapshot::new(&kind, file, bytes, manifest));
     }
     let key = match manifest.has_key {
         true => "with the key of the node",

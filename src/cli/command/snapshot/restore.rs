@@ -84,7 +84,7 @@ impl Restore {
         if out.json {
             return out.object(&Done {
                 snapshot: Snapshot::new(
-                    "restored",
+                    "snapshot_restored",
                     &self.file,
                     bytes(&self.file),
                     &restored.manifest,
