@@ -111,7 +111,15 @@ pub mod store;
 pub mod wire;
 
 pub use node::{Node, NodeConfig};
-pub use store::{Store, Watch, WatchEvent, WatchOptions};
+pub use protocol::{
+    change::{Change, Kind},
+    membership::role::Role,
+};
+pub use store::{
+    EventAs, Item, List, ReadError, Start, Store, Watch, WatchAs, WatchError, WatchEvent,
+    WatchOptions, Write, WriteError, Written,
+    consumers::{Consumer, ConsumerOptions},
+};
 
 // The mutator of the fuzz targets, for decoders that are not public.
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
     api::{
         convert,
         error::ApiError,
+        members,
         paging::{Answers, parts, unfold},
     },
     limits::PAGE_BYTES,
@@ -124,6 +125,23 @@ pub(super) async fn repair(
         net.acknowledge_again()?;
     }
     Ok(parts(done, |stores, _last| api::RepairReply { stores }))
+}
+
+/// Answers `TakeState`.
+pub(super) async fn take_state(
+    node: &Node,
+    net: Option<&Net>,
+    request: &api::TakeStateRequest,
+) -> Result<api::TakeStateReply, ApiError> {
+    let member = members::node(&request.node)?;
+    let store = node.store(&request.store)?;
+    members::running(net)?.take_state(&store, &member).await?;
+    let mut infos = node.stores().into_iter();
+    let info = infos.find(|info| info.id == store.id());
+    Ok(api::TakeStateReply {
+        info: info.as_ref().map(convert::store_info),
+        keys: store.status().await.keys,
+    })
 }
 
 // Returns the store that the request names, or all stores. `all` with an unknown name is an error.

@@ -22,7 +22,7 @@ use crate::{
     limits::INVITE_MS_DEFAULT,
     net::{
         Addresses, CompareError, Invitation, InvitationError, JoinError, JoinEvent, Net, NetError,
-        PeerError, PeerStatus,
+        PeerError, PeerStatus, TakeStateError,
     },
     node::{FormerRoot, MeshError, Node, NodeInfo, OwnData},
     protocol::{
@@ -61,6 +61,15 @@ pub(super) async fn set_role(node: &Node, request: &api::SetRoleRequest) -> Resu
 pub(super) async fn rename(node: &Node, request: &api::RenamePeerRequest) -> Result<(), ApiError> {
     let member = convert::author(&request.node)?.unwrap_or(node.id());
     Ok(node.rename(&member, &request.name).await?)
+}
+
+/// Answers `SetDormant`.
+pub(super) async fn set_dormant(
+    node: &Node,
+    request: &api::SetDormantRequest,
+) -> Result<(), ApiError> {
+    let member = self::node(&request.node)?;
+    Ok(node.set_dormant(&member, request.dormant).await?)
 }
 
 /// Answers `Leave`.
@@ -386,15 +395,35 @@ impl From<CompareError> for ApiError {
         match error {
             CompareError::PrefixTooLong { .. } => Self::usage("prefix_too_long", message),
             CompareError::Net(error) => error.into(),
-            CompareError::Peer { why, .. } => match why {
-                PeerError::Own { .. } => Self::new("compare", EXIT_FAILED, message)
-                    .hint("`lattice verify` lists what is damaged and where"),
-                PeerError::Malformed { .. } => Self::new("bad_peer", EXIT_FAILED, message)
-                    .hint("`lattice peers` shows the node, and `lattice peer remove` removes it"),
-                _unreached => Self::new("no_answer", EXIT_UNAVAILABLE, message)
-                    .hint("`lattice peers` shows whether it is online"),
+            CompareError::Peer { why, .. } => of_peer(&why, "compare", message),
+        }
+    }
+}
+
+impl From<TakeStateError> for ApiError {
+    fn from(error: TakeStateError) -> Self {
+        let message = error.to_string();
+        match error {
+            TakeStateError::Net(error) => error.into(),
+            TakeStateError::Peer { why, .. } => match why {
+                PeerError::Base { .. } => Self::new("no_state", EXIT_FAILED, message).hint(
+                    "a node gives the state of its base; `lattice prune` there makes one if it has none",
+                ),
+                why => of_peer(&why, "take_state", message),
             },
         }
+    }
+}
+
+// The error of a question to a peer. `own`: its code if this node failed.
+fn of_peer(why: &PeerError, own: &'static str, message: String) -> ApiError {
+    match why {
+        PeerError::Own { .. } => ApiError::new(own, EXIT_FAILED, message)
+            .hint("`lattice verify` lists what is damaged and where"),
+        PeerError::Malformed { .. } => ApiError::new("bad_peer", EXIT_FAILED, message)
+            .hint("`lattice peers` shows the node, and `lattice peer remove` removes it"),
+        _unreached => ApiError::new("no_answer", EXIT_UNAVAILABLE, message)
+            .hint("`lattice peers` shows whether it is online"),
     }
 }
 

@@ -54,13 +54,12 @@ impl Service {
         watches: Watches,
         stop: Stop,
     ) -> Self {
-        let started_ms = node.clock().now_ms();
         Self(Arc::new(Shared {
+            started_ms: node.clock().now_ms(),
             node,
             net,
             hooks,
             socket,
-            started_ms,
             watches,
             stop,
         }))
@@ -477,10 +476,17 @@ impl Lattice for Service {
         &self,
         request: Request<api::RepairRequest>,
     ) -> Answered<Answers<api::RepairReply>> {
-        let reply = {
-            let Shared { node, net, .. } = &*self.0;
-            maintenance::repair(node, net.as_ref(), request.get_ref()).await
-        };
+        let Shared { node, net, .. } = &*self.0;
+        let reply = maintenance::repair(node, net.as_ref(), request.get_ref()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn take_state(
+        &self,
+        request: Request<api::TakeStateRequest>,
+    ) -> Answered<api::TakeStateReply> {
+        let Shared { node, net, .. } = &*self.0;
+        let reply = maintenance::take_state(node, net.as_ref(), request.get_ref()).await;
         Ok(Response::new(reply?))
     }
 
@@ -583,10 +589,7 @@ impl Lattice for Service {
         &self,
         request: Request<api::SetDormantRequest>,
     ) -> Answered<api::SetDormantReply> {
-        let api::SetDormantRequest { node, dormant } = request.into_inner();
-        let node = members::node(&node)?;
-        let set = self.0.node.set_dormant(&node, dormant).await;
-        set.map_err(ApiError::from)?;
+        members::set_dormant(&self.0.node, request.get_ref()).await?;
         Ok(Response::new(api::SetDormantReply {}))
     }
 

@@ -215,52 +215,56 @@ impl Begins {
     }
 
     /// Ends installations of bases that were interrupted: rows that were prepared for `newest`, the newest
-    /// base, are put in place, others are removed. Returns whether rows were put in place: the state file
-    /// lacks the rows of that base then. Called before the logs are opened.
+    /// base, are put in place, others are removed. `discard` is called before that if the state file has
+    /// other entries. Returns whether it was. Called before the logs are opened.
     ///
     /// # Errors
-    /// `Begins` when the rows are damaged; `Io`, `NoDescriptor`.
-    pub fn adopt(disk: &dyn Disk, dir: &Path, newest: Option<&[u8; 32]>) -> Result<bool, LogError> {
+    /// `Begins` when the rows are damaged; `Io`, `NoDescriptor`; those of `discard`.
+    pub fn adopt<E: From<LogError>>(
+        disk: &dyn Disk,
+        dir: &Path,
+        newest: Option<&[u8; 32]>,
+        discard: impl FnOnce() -> Result<(), E>,
+    ) -> Result<bool, E> {
         let failed = |source| file_error(NAME, source);
         let names = match disk.list(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             names => names.map_err(failed)?,
         };
         let names: Vec<_> = names.iter().filter_map(|name| name.to_str()).collect();
-        let prepared = names.iter().filter(|name| name.starts_with(PREPARED));
-        let prepared: Vec<_> = prepared.copied().collect();
-        let (current, mut adopted) = (Self::read(disk, dir)?, false);
-        for name in prepared.iter().copied() {
-            let is_of_newest = newest.is_some_and(|base| prepared_name(base) == *name);
-            if is_of_newest && Self::read_from(disk, dir, name)?.is_after(&current) {
-                if let Some(base) = newest {
-                    Voids::set_prepared_aside(disk, dir, base)?;
-                }
-                disk.rename(&dir.join(name), &dir.join(NAME))
-                    .map_err(failed)?;
-                adopted = true;
-            } else {
-                remove_if_there(disk, &dir.join(name)).map_err(failed)?;
+        let prepared = newest.map(prepared_name);
+        let prepared = prepared.filter(|name| names.contains(&name.as_str()));
+        // Where a log begins later by the rows in place, the newest base does not reach that far: only the
+        // prepared ones fit it.
+        let is_ahead = match &prepared {
+            Some(name) => {
+                let rows = Self::read_from(disk, dir, name)?;
+                rows.anchors() != Self::read(disk, dir)?.anchors()
             }
+            None => false,
+        };
+        // Without prepared rows these are in place, and the state file may be that of before.
+        let has_voids = newest.is_some_and(|base| names.contains(&void::name(base).as_str()));
+        let is_left = is_ahead || (has_voids && prepared.is_none());
+        if is_left {
+            if let Some(base) = newest {
+                Voids::set_prepared_aside(disk, dir, base)?;
+            }
+            discard()?;
         }
-        // These are of no use without the rows.
-        let lists: Vec<_> = names.iter().filter(|name| void::is_list(name)).collect();
-        for name in &lists {
+        if let Some(name) = prepared.filter(|_| is_ahead) {
+            disk.rename(&dir.join(name), &dir.join(NAME))
+                .map_err(failed)?;
+        }
+        let is_old = |name: &&&str| name.starts_with(PREPARED) || void::is_list(name);
+        let old: Vec<_> = names.iter().filter(is_old).collect();
+        for name in &old {
             remove_if_there(disk, &dir.join(name)).map_err(failed)?;
         }
-        if !prepared.is_empty() || !lists.is_empty() {
+        if !old.is_empty() {
             disk.sync_dir(dir).map_err(failed)?;
         }
-        Ok(adopted)
-    }
-
-    // Whether no log begins earlier than by `other`, and one later.
-    fn is_after(&self, other: &Self) -> bool {
-        let (begins, earlier) = (self.anchors(), other.anchors());
-        begins != earlier
-            && earlier
-                .iter()
-                .all(|(author, anchor)| begins.seq(&author) >= anchor.seq)
+        Ok(is_left)
     }
 
     fn try_write(&self, disk: &dyn Disk, dir: &Path, name: &str) -> io::Result<()> {

@@ -4,7 +4,10 @@
 //! Then that file takes the place of `begins`, and the logs change as when entries are removed from them
 //! ([`prune`](super::prune)).
 
-use std::sync::{Arc, RwLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, RwLock},
+};
 
 use crate::{
     disk::Open,
@@ -21,6 +24,18 @@ use crate::{
     protocol::anchor::Anchor,
 };
 
+/// Why a base of a peer is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstallCause {
+    /// This node lacks entries that were removed at the peer.
+    Lacking,
+    /// No act that counts bears the base here: also if nothing is lacking.
+    Unborne,
+    /// The user wants the state of the peer: also if nothing is lacking, and if logs of others begin later
+    /// here than with the base.
+    Chosen,
+}
+
 /// The new beginnings of logs, and the branches that are set aside.
 #[derive(Debug)]
 pub struct InstallPlan {
@@ -36,10 +51,17 @@ struct Holder {
     hidden_at: Option<u64>,
 }
 
+impl InstallPlan {
+    /// Returns whether branches are set aside.
+    pub fn has_voids(&self) -> bool {
+        !self.voids.0.is_empty()
+    }
+}
+
 impl Logs {
     /// Returns where logs would begin with a base that has all entries at and before `anchors`, one for
     /// each author. `keeps`: the author whose log must not end before its anchor, unless it is empty.
-    /// `arrived_ms`: when the base arrived.
+    /// `arrived_ms`: when the base arrived. `cause`: why it is installed.
     ///
     /// Damage at or before an anchor does not matter any more, and branches that left before it are void.
     /// The inner error says why the base cannot be installed. Unless `is_trial`, makes an empty file for
@@ -52,21 +74,41 @@ impl Logs {
         anchors: &[(Author, Anchor)],
         keeps: Option<Author>,
         arrived_ms: u64,
+        cause: InstallCause,
         is_trial: bool,
     ) -> Result<Result<InstallPlan, CannotInstall>, LogError> {
         let mut begins = self.begins.clone();
+        let (mut lacks, mut voids) = (cause != InstallCause::Lacking, Vec::new());
+        let mut back = BTreeSet::new();
         for (author, here) in self.begins.anchors().iter() {
             let of_base = anchors.iter().find(|(it, _)| *it == author);
             let is_in_base =
                 of_base.is_some_and(|(_, anchor)| here.seq < anchor.seq || here == anchor.tip());
-            if !is_in_base {
+            if is_in_base {
+                continue;
+            }
+            if cause != InstallCause::Chosen || keeps == Some(author) {
                 let seq = here.seq;
                 return Ok(Err(CannotInstall::Apart { author, seq }));
             }
+            // Its log begins anew at the anchor, with what peers have after that.
+            let branches = self.reader().of(&author).into_iter();
+            voids.extend(branches.map(|branch| (author, branch.number)));
+            begins.0.retain(|(other, _number), _row| *other != author);
+            back.insert(author);
         }
-        let (mut lacks, mut voids) = (false, Vec::new());
         for (author, anchor) in anchors {
             if self.begins.anchors().tips(author).contains(&anchor.tip()) {
+                continue;
+            }
+            if back.contains(author) {
+                let number = match is_trial {
+                    true => 0,
+                    false => self.new_file(author, 0)?.0,
+                };
+                begins
+                    .0
+                    .insert((*author, number), empty_at(anchor, arrived_ms));
                 continue;
             }
             lacks |= match self.reader().branch_of(author, anchor.tip()) {
@@ -166,12 +208,7 @@ impl Logs {
         }
         let branches = self.reader().of(author);
         let Some(first) = branches.first() else {
-            let row = BeginRow {
-                first: 1,
-                forked_from: None,
-                begin: begin(0, arrived_ms),
-            };
-            return Ok(Ok((None, row)));
+            return Ok(Ok((None, empty_at(anchor, arrived_ms))));
         };
         let tips = branches.iter().filter_map(|branch| branch.tip());
         let ours = tips.map(|tip| tip.seq).max().unwrap_or(0);
@@ -181,12 +218,7 @@ impl Logs {
         }
         if ours >= anchor.seq {
             // All that is here is void from some place before the anchor on, and is set aside.
-            let row = BeginRow {
-                first: 1,
-                forked_from: None,
-                begin: begin(0, arrived_ms),
-            };
-            return Ok(Ok((None, row)));
+            return Ok(Ok((None, empty_at(anchor, arrived_ms))));
         }
         // It ends before the anchor. The name of its file is used again.
         let row = row_of(first, begin(first.end(), arrived_ms));
@@ -250,7 +282,8 @@ impl Logs {
 
     /// Makes the logs begin as `prepare_install` has kept; the base with this hash is the newest one.
     /// Readers that walk a log go on. Nothing may be staged. The inner error: a file could not be removed;
-    /// the next opening does that.
+    /// the next opening does that. Where branches are set aside, [`forget_voids_of`](Self::forget_voids_of)
+    /// is to follow.
     ///
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`: the logs must not be written until they are opened again.
@@ -269,7 +302,6 @@ impl Logs {
         }
         voids.set_aside(self.disk.as_ref(), &self.dir)?;
         Begins::put_prepared(self.disk.as_ref(), &self.dir, base)?;
-        Voids::remove_prepared(self.disk.as_ref(), &self.dir, base)?;
         for ((author, number), row) in &begins.0 {
             if self.writers.contains_key(&(*author, *number)) {
                 continue;
@@ -279,6 +311,17 @@ impl Logs {
             self.add(writer);
         }
         Ok(self.switch(begins))
+    }
+
+    /// Forgets which branches an installation has set aside: no state file that has their ends can come back.
+    /// Durable on return. The logs must not be written before.
+    ///
+    /// # Errors
+    /// `Io`, `NoDescriptor`: the logs must not be written until they are opened again.
+    pub fn forget_voids_of(&self, base: &[u8; 32]) -> Result<(), LogError> {
+        Voids::remove_prepared(self.disk.as_ref(), &self.dir, base)?;
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(|source| file_error("the directory of the logs", source))
     }
 
     /// Begins a log for an author who has no entry here.
@@ -308,6 +351,19 @@ impl Logs {
             shape: RwLock::new(shape),
         });
         Ok(Writer::new(branch, segments, 0, false))
+    }
+}
+
+// The row of a new log that begins after the anchor.
+fn empty_at(anchor: &Anchor, arrived_ms: u64) -> BeginRow {
+    BeginRow {
+        first: 1,
+        forked_from: None,
+        begin: Begin {
+            anchor: *anchor,
+            arrived_ms,
+            offset: 0,
+        },
     }
 }
 

@@ -145,6 +145,11 @@ impl Logs {
     ) -> Result<(u32, Arc<Segments>), LogError> {
         let mut number = first;
         loop {
+            // The first file of a log that begins later is gone.
+            if self.writers.contains_key(&(*author, number)) {
+                number += 1;
+                continue;
+            }
             let name = segments::name(author, number, 0);
             let failed = |source| file_error(&name, source);
             let begin = |how| {

@@ -51,7 +51,7 @@ pub use error::{CannotInstall, CannotPrune, LogDamage, LogError};
 pub use files::LogFiles;
 pub(crate) use fork_proof::may_be_spent;
 pub use hole::Hole;
-pub use install::InstallPlan;
+pub use install::{InstallCause, InstallPlan};
 pub use logs::Logs;
 pub use lost_tail::LostTail;
 pub use mark::Mark;

@@ -220,7 +220,8 @@ impl Voids {
     }
 }
 
-fn name(base: &[u8; 32]) -> String {
+/// Returns the name of the list for `base`.
+pub(super) fn name(base: &[u8; 32]) -> String {
     format!("{PREPARED}{}", HEXLOWER.encode(base))
 }
 

@@ -9,7 +9,7 @@ use crate::{
     id::Author,
     limits::BASE_PIECE_BYTES,
     net::{error::PeerError, mesh::Mesh},
-    protocol::sync::{Action, Message, PartName, RateFloor, Session, TooSlow},
+    protocol::sync::{Action, BaseWish, Message, PartName, RateFloor, Session, TooSlow},
     state::OutgoingPart,
     store::{OfferedBase, Store, TakeBaseError, TakenBase},
 };
@@ -34,6 +34,8 @@ pub(super) struct Bases {
     floor: RateFloor,
     // Zero of the clock of `floor`.
     began: Instant,
+    wish: BaseWish,
+    peer: Author,
     /// Why the base of the peer was not taken, or will not be if one is needed.
     pub(super) refused: Option<String>,
 }
@@ -46,11 +48,12 @@ pub(super) struct BaseFailure {
 
 impl Bases {
     /// Begins a session of `store` with `node`. A base is not asked for while another peer gives one, and
-    /// while this peer is asked last.
+    /// while this peer is asked last, unless the user has chosen its state.
     pub(super) fn of(mesh: &Mesh, node: &Author, store: &Store) -> Self {
+        let wish = store.base_wish(node);
         let refused = if store.is_taking_base() {
             Some(TakeBaseError::Busy.to_string())
-        } else if mesh.peers.asks_for_base(node) {
+        } else if wish == BaseWish::Only || mesh.peers.asks_for_base(node) {
             None
         } else {
             Some("it has failed to give a base, so other peers are asked first".to_owned())
@@ -61,16 +64,18 @@ impl Bases {
             installing: None,
             floor: RateFloor::default(),
             began: Instant::now(),
+            wish: match refused {
+                Some(_) => BaseWish::Never,
+                None => wish,
+            },
+            peer: *node,
             refused,
         }
     }
 
-    /// Returns the session, which takes no base if none is to be asked for.
-    pub(super) fn limit(&self, session: Session) -> Session {
-        match self.refused {
-            Some(_) => session.without_base(),
-            None => session,
-        }
+    /// Returns the session, with the wish for a base.
+    pub(super) fn with_wish(&self, session: Session) -> Session {
+        session.wishing(self.wish)
     }
 
     /// Notes that this side waits for something of the base. Returns how long it may.
@@ -148,7 +153,8 @@ impl Bases {
         manifest: &Bytes,
         session: &mut Session,
     ) -> Result<Vec<Action>, BaseFailure> {
-        match store.take_base(manifest, session.their_begins()).await {
+        let begins = session.their_begins();
+        match store.take_base(manifest, begins, &self.peer).await {
             Ok(taken) => {
                 self.taken = Some(taken);
                 self.ask(session).await

@@ -150,6 +150,23 @@ pub enum CompareError {
     },
 }
 
+/// Why the state of another member was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeStateError {
+    /// This node has no endpoint, or the other one is not a member.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The other node cannot be reached, or refuses; its base does not fit what is here; or a store of this
+    /// node failed.
+    #[error("the state of node {} was not taken: {why}", node.short())]
+    Peer {
+        /// The other node.
+        node: Author,
+        /// The error.
+        why: PeerError,
+    },
+}
+
 /// Why a node has not joined a mesh, or has joined but not synced.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {

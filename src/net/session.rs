@@ -60,9 +60,9 @@ pub(super) async fn open(
     let own_entries = own_entries(store).await?;
     let (session, hello) = Session::open(store.id(), own_entries, missing)?;
     let bases = Bases::of(mesh, node, store);
-    let session = bases.limit(session.beginning_at(&begins));
+    let session = bases.with_wish(session.beginning_at(&begins));
     let frames = Frames::start(mesh, send);
-    frames.send(hello, None)?;
+    frames.send(session.hello_with_wish(hello), None)?;
     let shell = Shell {
         mesh,
         node,
@@ -122,7 +122,7 @@ pub(super) async fn accept(
     let begins = store.begins();
     let session = Session::accept(*id, own_entries(&store).await?)?;
     let bases = Bases::of(mesh, node, &store);
-    let mut session = bases.limit(session.beginning_at(&begins));
+    let mut session = bases.with_wish(session.beginning_at(&begins));
     let actions = match session.handle(hello) {
         Err(error @ SyncError::WrongVersion { .. }) => {
             drop(send.reset(UPDATE.into()));

@@ -17,7 +17,7 @@ use crate::{
     protocol::{
         entry::{Op, VerifiedEntry, cause::CauseId},
         finality::Collections,
-        frontier::FrontierTip,
+        frontier::{Frontier, FrontierTip},
         heads::{Before, Heads},
         membership::reserved::Counting,
     },
@@ -66,6 +66,10 @@ pub struct State {
     keys_flushed: u64,
     // Set by `fill`, cleared by `filled`.
     filling: Option<Filling>,
+    // The frontier of the flush that was begun last, and of the one that was finished last. `None` before
+    // the first one, and for one that is not durable.
+    flushing_through: Option<Arc<Frontier>>,
+    flushed_through: Option<Arc<Frontier>>,
 }
 
 #[derive(Debug)]
@@ -170,6 +174,8 @@ impl State {
             shown,
             keys_flushed,
             filling: None,
+            flushing_through: None,
+            flushed_through: None,
         };
         Ok((
             state,
@@ -466,12 +472,19 @@ impl State {
         self.keys_flushed = self.staged.keys;
         self.staged.flushing = std::mem::take(&mut self.staged.recent);
         self.shown.show(Arc::new(self.staged.clone()));
+        let is_durable = self.filling.is_none();
+        self.flushing_through = is_durable.then(|| Arc::clone(&self.staged.frontier));
         let durability = match &mut self.filling {
             Some(filling) => filling.durability(),
             None => Durability::Immediate,
         };
         self.flusher
             .begin(&self.staged, new_keys, notes, durability);
+    }
+
+    /// Returns the frontier that the file has durably, as far as that is known.
+    pub fn flushed_through(&self) -> Option<&Frontier> {
+        self.flushed_through.as_deref()
     }
 
     /// Takes the result of the flush, and waits for it if `wait` is true. Returns false when there
@@ -483,6 +496,7 @@ impl State {
         let Some(flushed) = self.flusher.finish(wait)? else {
             return Ok(false);
         };
+        self.flushed_through = self.flushing_through.take();
         self.staged.flushed = Arc::new(flushed);
         self.staged.flushing = Layer::default();
         // Entries staged meanwhile stay hidden: only the lower layers of the shown view change.
@@ -509,6 +523,8 @@ impl State {
             shown,
             keys_flushed: _,
             filling: _,
+            flushing_through: _,
+            flushed_through: _,
         } = self;
         drop((staged, shown));
         flusher.stop()?;

@@ -11,9 +11,11 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{
     id::Author,
     limits::BASE_TRIES_MAX,
+    log::InstallCause,
     protocol::{
         anchor::Anchor,
         anchors_act::BaseHash,
+        finality::CollectionsHash,
         frontier::{Frontier, FrontierTip},
         sync::{BaseChoice, BaseRank, PartWant},
     },
@@ -24,7 +26,7 @@ use crate::{
     store::{
         InstallError, OfferedBase, Shared, Store,
         shared::base_dir,
-        writer::{command::Command, queue::Queue},
+        writer::{command::Command, install::InstallTerms, queue::Queue},
     },
 };
 
@@ -44,7 +46,8 @@ pub enum TakeBaseError {
     },
     /// No act of an admin names the base, so anybody may have made it.
     #[error(
-        "no admin has named the base that the peer offers ({}): it is taken once such an act is here",
+        "no admin has named the base that the peer offers ({}): it is taken once such an act is here, or \
+         when a user chooses the state of that peer with `lattice repair --state-from`",
         hash_text(hash)
     )]
     NotNamed {
@@ -88,6 +91,7 @@ pub enum TakeBaseError {
 #[derive(Debug)]
 pub struct TakenBase {
     incoming: Incoming,
+    cause: InstallCause,
     shared: Arc<Shared>,
     queue: Queue,
     _turn: OwnedMutexGuard<()>,
@@ -132,7 +136,7 @@ impl Store {
         self.shared.taking.try_lock().is_err()
     }
 
-    /// Takes the base with this manifest, of which a peer said that its logs begin at `begins`. What is
+    /// Takes the base with this manifest, of which `peer` said that its logs begin at `begins`. What is
     /// here of it already is found by the names of files, and checked before the installation; nothing is
     /// asked for.
     ///
@@ -142,8 +146,9 @@ impl Store {
         &self,
         manifest: &[u8],
         begins: &[(Author, FrontierTip)],
+        peer: &Author,
     ) -> Result<TakenBase, TakeBaseError> {
-        let manifest = BaseManifest::of_peer(manifest)?;
+        let mut manifest = BaseManifest::of_peer(manifest)?;
         if manifest.store != self.shared.id {
             return Err(ManifestError::Malformed.into());
         }
@@ -155,11 +160,20 @@ impl Store {
                 return Err(TakeBaseError::Lacks { author, seq });
             }
         }
-        let rank = self.shared.check_named(&manifest)?;
+        let cause = self.install_cause(peer);
+        let rank = match self.shared.check_named(&manifest) {
+            Err(TakeBaseError::NotNamed { hash }) if cause == InstallCause::Chosen => {
+                // Heads that are gone from it are gone for good: nobody knows by which acts.
+                manifest.collected = CollectionsHash::NONE;
+                (u64::MAX, hash.0)
+            }
+            rank => rank?,
+        };
         let turn = Arc::clone(&self.shared.taking).try_lock_owned();
         let turn = turn.map_err(|_held| TakeBaseError::Busy)?;
         let (anchors, keeps) = (manifest.anchors.clone(), self.shared.keeps());
-        let check = |reply| Command::CheckInstall(anchors, keeps, reply);
+        let terms = InstallTerms { keeps, cause };
+        let check = |reply| Command::CheckInstall(anchors, terms, reply);
         let checked = self.queue.ask(check).await;
         checked.map_err(|_closed| InstallError::Closed)??;
         let shared = Arc::clone(&self.shared);
@@ -172,6 +186,7 @@ impl Store {
         shared.show_progress(incoming.progress());
         Ok(TakenBase {
             incoming,
+            cause,
             shared,
             queue: self.queue.clone(),
             _turn: turn,
@@ -331,6 +346,7 @@ impl TakenBase {
     async fn try_install(self) -> Result<(), TakeBaseError> {
         let Self {
             mut incoming,
+            cause,
             shared,
             queue,
             _turn,
@@ -338,7 +354,9 @@ impl TakenBase {
         let turn = Arc::clone(&shared.folding).lock_owned().await;
         let own = shared.base.newest();
         // A fold may have ended meanwhile, and its author may have lost its role.
-        shared.check_named(incoming.manifest())?;
+        if cause != InstallCause::Chosen {
+            shared.check_named(incoming.manifest())?;
+        }
         let (number, before) = (own.as_ref().map_or(1, |own| own.manifest().number + 1), own);
         let finishing = tokio::task::spawn_blocking(move || {
             let base = incoming.finish(number, before.as_deref(), check_rows);
@@ -349,7 +367,8 @@ impl TakenBase {
         let installed = match base {
             Ok(base) => {
                 let (base, keeps) = (Box::new(base), shared.keeps());
-                let install = |reply| Command::Install(base, keeps, reply);
+                let terms = InstallTerms { keeps, cause };
+                let install = |reply| Command::Install(base, terms, reply);
                 let installed = queue.ask(install).await;
                 installed.map_err(|_closed| InstallError::Closed).flatten()
             }

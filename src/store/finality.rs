@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -207,6 +208,17 @@ impl Store {
         {
             tracing::warn!(store = %self.id(), %error, "the past is read from a later time on");
         }
+        // Else the writer would wait for it.
+        let began = Instant::now();
+        while began.elapsed() < FLUSH_WAIT_MAX {
+            let through = anchors.clone();
+            let flush = |reply| Command::FlushThrough(through, reply);
+            let flushed = self.queue.ask(flush).await;
+            if flushed.map_err(|_closed| PruneError::Closed)?? {
+                break;
+            }
+            tokio::time::sleep(FLUSH_LOOK).await;
+        }
         let prune = |reply| Command::Prune(anchors, reply);
         let pruned = self.queue.ask(prune).await;
         drop(turn);
@@ -273,7 +285,9 @@ fn beginning_of(shared: &Shared, taking: &Taking) -> Result<Option<Arc<Base>>, P
     let mut bases = bases.newest.into_iter().chain(bases.beginning);
     let found = bases.find(|base| taking.may_begin_with(base.manifest().collected));
     if found.is_none() && has_any && shared.log.pruned().is_some() {
-        let what = "the base here has the effect of an act that does not count any more".to_owned();
+        let what = "the base here has the effect of an act that does not count any more; the next one that an admin \
+                    makes is taken instead, or `lattice repair --state-from` takes that of a member now"
+            .to_owned();
         return Err(PruneError::Lacks { what });
     }
     Ok(found)
@@ -316,3 +330,7 @@ fn check_room(
     let free_bytes = free_bytes.map_err(StateError::from)?;
     Ok(has_room(free_bytes, base_bytes, new_bytes)?)
 }
+
+// Time for which a pruning waits for a flush beside the writer. After that the writer flushes.
+const FLUSH_WAIT_MAX: Duration = Duration::from_secs(10);
+const FLUSH_LOOK: Duration = Duration::from_millis(10);

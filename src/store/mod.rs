@@ -5,11 +5,14 @@
 //! onto the bus and from there to watchers.
 
 mod base_transfer;
+mod base_wish;
+mod borne;
 mod config;
 pub mod consumers;
 mod error;
 mod finality;
 mod item;
+mod json;
 mod maintenance;
 mod offered_base;
 mod outbox;
@@ -26,10 +29,12 @@ mod write_pause;
 mod writer;
 
 pub use base_transfer::{TakeBaseError, TakenBase};
+pub use base_wish::StateChoice;
 pub use config::{Authority, StoreConfig};
 pub use error::{OpenError, ReadError};
 pub use finality::{FoldedBase, OpenBranches};
 pub use item::Item;
+pub use json::{EventAs, JsonError, WatchAs};
 pub use offered_base::OfferedBase;
 pub use outbox::Fresh;
 pub use proof::ProveError;

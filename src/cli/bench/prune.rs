@@ -25,6 +25,7 @@ use crate::cli::{
         setup::Setup,
     },
     exit::Failure,
+    input::size::parse_size,
 };
 
 /// Puts, and room on disk, while the entries of a store are moved from its logs into a base without end
@@ -35,6 +36,9 @@ pub(super) struct Prune {
     /// Keys in the store, all of them overwritten at random
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     keys: u64,
+    /// Begin a pruning when the log has so many bytes, as a node does by itself; 0: twice a second
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    final_bytes: u64,
 }
 
 impl Prune {
@@ -91,12 +95,13 @@ impl Prune {
         path: &Path,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let mut callers = Callers::new(callers, Some(self.keys), value(self.setup.value)).every(every);
+        let mut callers =
+            Callers::new(callers, Some(self.keys), value(self.setup.value)).every(every);
         let time = Duration::from_secs_f64(self.setup.secs);
         let mut calm = callers.turn(store, time.min(CALM_MAX)).await?;
         // The entries of the calm turn are not of the room that pruning takes.
         drop_all(store).await?;
-        let pruning = Pruning::start(store, path);
+        let pruning = Pruning::start(store, path, self.final_bytes);
         let mut pruned = callers.turn(store, time).await?;
         let done = pruning.stop().await?;
         calm.sort();
@@ -138,18 +143,22 @@ struct Done {
 }
 
 impl Pruning {
-    fn start(store: &Store, path: &Path) -> Self {
+    fn start(store: &Store, path: &Path, final_bytes: u64) -> Self {
         let (stop, bytes_max) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let pruning = {
             let (store, stop) = (store.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
                 let (mut times, mut took) = (0, Duration::ZERO);
                 while !stop.load(Ordering::Relaxed) {
+                    if store.log_bytes() < final_bytes {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                        continue;
+                    }
                     let start = Instant::now();
                     drop_all(&store).await?;
                     took += start.elapsed();
                     times += 1;
-                    tokio::time::sleep(PRUNE_EVERY).await;
+                    tokio::time::sleep(LOOK_EVERY).await;
                 }
                 Ok((times, took))
             })
@@ -219,7 +228,7 @@ const BEYOND_MIB: f64 = 256.0;
 const LIVE_TIMES: f64 = 5.0;
 /// Time of a calm turn: a longer one would only fill the disk.
 const CALM_MAX: Duration = Duration::from_secs(30);
-/// Pause between two prunings.
-const PRUNE_EVERY: Duration = Duration::from_millis(500);
+/// Pause between two looks at the length of the log.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MEASURE_EVERY: Duration = Duration::from_millis(50);
 const ENTRY_OPS: usize = 1000;

@@ -1,6 +1,9 @@
 //! `bench root`: measures the hash tree over the rows of a store.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use clap::Args;
@@ -15,6 +18,7 @@ use crate::cli::{
         load::{Callers, Keys, scatter, value},
         open::fill,
         report::{Goal, Report},
+        samples::Samples,
         scratch::{self, Scratch},
         setup::Setup,
     },
@@ -53,13 +57,6 @@ impl Root {
         scratch::close(node).await?;
         let node = scratch::open(&dir).await?;
         let store = node.data();
-        let mut callers = Callers::new(CALLERS, Some(self.keys as u64), value(self.setup.value));
-        let time = Duration::from_secs_f64(self.setup.secs);
-        let off = callers.turn(&store, time).await?;
-        drop(store);
-        scratch::close(node).await?;
-        let node = scratch::open(&dir).await?;
-        let store = node.data();
         let first = millis(root(&store).await?);
         let mut at_rest = f64::MAX;
         for _time in 0..AT_REST_TIMES {
@@ -82,11 +79,33 @@ impl Root {
             report.figure(&format!("root after {changes} changes"), after, "ms")?;
         }
         self.prove(&store, report).await?;
-        let on = callers.turn(&store, time).await?;
-        report.figure("puts/s before the first root", off.rate(), "/s")?;
-        let ratio = on.rate() / off.rate().max(f64::MIN_POSITIVE);
-        report.against("puts/s with the tree", ratio, "x", Goal::AtLeast(PUTS_MIN))?;
-        scratch::close(node).await
+        drop(store);
+        scratch::close(node).await?;
+        self.put(&dir, report).await
+    }
+
+    // Compares puts while no root was asked for with puts after one was, in turns that alternate: each begins
+    // with a start, and the file grows from turn to turn.
+    async fn put(&self, dir: &Path, report: &mut Report<'_>) -> Result<(), Failure> {
+        let mut callers = Callers::new(CALLERS, Some(self.keys as u64), value(self.setup.value));
+        let mut turns = [Samples::default(), Samples::default()];
+        let time = Duration::from_secs_f64(self.setup.secs);
+        for turn in 0..PUT_TURNS {
+            let node = scratch::open(dir).await?;
+            let store = node.data();
+            // Off on, on off, off on, on off.
+            let with_tree = (turn.div_ceil(2)) % 2;
+            if with_tree == 1 {
+                root(&store).await?;
+            }
+            turns[with_tree].append(callers.turn(&store, time).await?);
+            drop(store);
+            scratch::close(node).await?;
+        }
+        let [off, on] = turns.map(|turn| turn.rate());
+        report.figure("puts/s before the first root", off, "/s")?;
+        let ratio = on / off.max(f64::MIN_POSITIVE);
+        report.against("puts/s with the tree", ratio, "x", Goal::AtLeast(PUTS_MIN))
     }
 
     // Returns the shortest time, in ms, that a root takes after `changes` new values of random
@@ -156,6 +175,8 @@ const VERIFY_US: f64 = 50.0;
 const PROOF_BYTES: f64 = 1024.0;
 /// Goal: puts while the tree is kept, against puts while nobody has asked for a root.
 const PUTS_MIN: f64 = 0.97;
+/// Turns of puts.
+const PUT_TURNS: usize = 8;
 /// Callers that put at the same time.
 const CALLERS: usize = 256;
 /// Puts in each entry while the store is filled.

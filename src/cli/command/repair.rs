@@ -5,10 +5,14 @@ use clap::Args;
 use lattice::{api::whole, wire::api};
 
 use crate::cli::{
-    command::verify::named,
+    command::{peer, verify::named},
     exit::Failure,
     input::confirm,
-    output::{health, object},
+    output::{
+        health,
+        object::{self, short},
+        print::harmless,
+    },
     session::{Context, Lifetime},
 };
 
@@ -34,20 +38,35 @@ use crate::cli::{
 /// node wrote after the snapshot. If there never was another member, or all are gone for good, this command
 /// lets it write at once. If a member comes back with newer entries of this node, the log has forked.
 ///
-/// Repairs all stores, unless --store names one. Works with the node running or not.
+/// Two members that have the same entries and not the same state (`lattice status` says so, `lattice
+/// compare` shows the keys) settle it with --state-from: this node gives up its own state and takes that of
+/// the other one. Choose the node whose values are right. A node needs it, too, when an admin was removed by
+/// one who had not heard how it ended history: then no act of an admin vouches for what was kept. The other
+/// node must have removed history; `lattice prune` there does it.
+///
+/// Repairs all stores, unless --store names one. Works with the node running or not; --state-from needs it
+/// running, and takes the data store unless --store names another.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice repair
-  lattice repair --store notes --yes")]
+  lattice repair --store notes --yes
+  lattice repair --state-from kitchen")]
 pub(crate) struct Repair {
     /// Do not ask for confirmation; required if stdin is not a terminal
     #[arg(long)]
     yes: bool,
+    /// Take the state of this member in place of that of this node: its id, the first digits of it, or its
+    /// name
+    #[arg(long, value_name = "NODE")]
+    state_from: Option<String>,
 }
 
 impl Repair {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if let Some(node) = &self.state_from {
+            return self.take_state(context, node).await;
+        }
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
         let mut request = api::RepairRequest {
@@ -81,6 +100,36 @@ impl Repair {
         }
         Ok(())
     }
+
+    async fn take_state(&self, context: &mut Context, node: &str) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Long).await?;
+        let peer = peer::find(context, node).await?;
+        let name = format!("{} ({})", harmless(&peer.name), short(&peer.node));
+        if !self.yes {
+            confirm::require_terminal("repair asks for confirmation")?;
+            let question = format!(
+                "take the state of {name} in place of that of this node? Values that only this node has \
+                 are lost"
+            );
+            confirm::ask(question, "nothing was changed").await?;
+        }
+        let request = api::TakeStateRequest {
+            store: context.store.clone(),
+            node: peer.node.clone(),
+        };
+        let taken = client.take_state(request).await?.into_inner();
+        let out = &mut context.out;
+        if out.json {
+            return out.object(&health::StateTaken::new(&taken, &peer));
+        }
+        let info = object::Store::new(taken.info.as_ref());
+        out.line(&format!(
+            "store {}{}: has the state of {name} now, {}",
+            info.store,
+            named(&info),
+            counted(taken.keys, "key", "keys")
+        ))
+    }
 }
 
 fn counted(count: u64, one: &str, many: &str) -> String {
@@ -98,7 +147,7 @@ fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(
         out.line(&format!(
             "{of}: closed the fork of this node's log with entry {} ({})",
             closed.seq,
-            object::short(&closed.id)
+            short(&closed.id)
         ))?;
     }
     if let Some(back) = &store.taken_back {
@@ -108,7 +157,7 @@ fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(
             counted(back.entries, "entry", "entries"),
             counted(back.keys, "key", "keys"),
             back.seq,
-            object::short(&back.tip)
+            short(&back.tip)
         ))?;
     }
     if store.restored {

@@ -401,5 +401,31 @@ impl From<&api::StoreRepaired> for Repaired {
     }
 }
 
+/// The state of another member was taken, printed by `repair --state-from`.
+#[derive(Serialize)]
+pub(crate) struct StateTaken {
+    r#type: &'static str,
+    #[serde(flatten)]
+    store: Store,
+    /// The member.
+    node: String,
+    /// Its name.
+    name: String,
+    /// Number of keys now.
+    keys: u64,
+}
+
+impl StateTaken {
+    pub(crate) fn new(taken: &api::TakeStateReply, peer: &api::Peer) -> Self {
+        Self {
+            r#type: "state_taken",
+            store: Store::new(taken.info.as_ref()),
+            node: hex(&peer.node),
+            name: peer.name.clone(),
+            keys: taken.keys,
+        }
+    }
+}
+
 /// Names the remedies if a node cannot listen for peers.
 pub(crate) const NOT_LISTENING_HINT: &str = "until then it has no peers: stop the program that has the port, or give another one with `--bind`";

@@ -171,7 +171,8 @@ fn of_a_divergence(diverged: &api::Divergence, names: &Names) -> String {
     format!(
         "{0} says that its state differs from the state here, with the same entries: {1} signed the \
          state here, {2} signed that of {0}. `lattice verify` on both nodes shows whose state does \
-         not follow from its log; without its state.db that node builds it again when it starts",
+         not follow from its log; without its state.db that node builds it again when it starts. If both \
+         follow, `lattice repair --state-from NODE` takes that of the other one",
         names.of(&diverged.node),
         members(diverged.with_here),
         members(diverged.with_there),

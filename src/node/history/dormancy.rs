@@ -31,10 +31,10 @@ impl Patience {
         let others = facts.members.iter().filter(|(node, _)| *node != own);
         let seen = others.map(|(node, _member)| {
             let proven = facts.proven.get(node).unwrap_or(&none);
-            let bytes_behind = match proven.is_heard() {
-                true => behind(store, &facts.own, proven),
-                false => 0,
-            };
+            // How far one is behind that has never acknowledged anything is not known, so only time makes it
+            // dormant.
+            let bytes_max = if proven.is_heard() { u64::MAX } else { 1 };
+            let bytes_behind = behind(store, &facts.own, proven).min(bytes_max);
             Seen {
                 node: *node,
                 used: proven.used(),

@@ -59,6 +59,33 @@ fn by_entry<'a>(acts: impl IntoIterator<Item = &'a PlacedAct>) -> Acts<'a> {
     acts.map(|placed| (placed.at.id, placed)).collect()
 }
 
+// The acts that the admin of `act` knew: its own before, those that it cites, and what their admins knew.
+fn known_to(act: &PlacedAct, acts: &Acts<'_>) -> BTreeSet<EntryId> {
+    let mut own: BTreeMap<Author, Vec<&PlacedAct>> = BTreeMap::new();
+    for placed in acts.values() {
+        own.entry(placed.by).or_default().push(placed);
+    }
+    // The first at the end: from there the ones before a place are taken out, each once.
+    for placed in own.values_mut() {
+        placed.sort_by_key(|placed| std::cmp::Reverse(placed.at.seq));
+    }
+    let (mut known, mut next) = (BTreeSet::new(), vec![act]);
+    while let Some(placed) = next.pop() {
+        let cited = placed.cites.iter().filter_map(|id| acts.get(id).copied());
+        next.extend(cited.filter(|cited| known.insert(cited.at.id)));
+        let Some(own) = own.get_mut(&placed.by) else {
+            continue;
+        };
+        while let Some(before) = own.pop_if(|before| before.at.seq < placed.at.seq) {
+            if known.insert(before.at.id) {
+                next.push(before);
+            }
+        }
+    }
+    known.remove(&act.at.id);
+    known
+}
+
 impl Collections {
     /// Joins the collections that counting acts about a store order: of those acts for which `is_whole` is
     /// true, because nothing at or below their anchors is missing here, and what they take to be expired is
@@ -88,14 +115,7 @@ impl Collections {
     /// count about the store.
     pub fn of_base<'a>(act: &PlacedAct, acts: impl IntoIterator<Item = &'a PlacedAct>) -> Self {
         let acts = by_entry(acts);
-        let (mut known, mut next) = (BTreeSet::new(), vec![act]);
-        while let Some(placed) = next.pop() {
-            let is_before = |it: &&PlacedAct| it.by == placed.by && it.at.seq < placed.at.seq;
-            let own = acts.values().copied().filter(is_before);
-            let cited = placed.cites.iter().filter_map(|id| acts.get(id).copied());
-            next.extend(own.chain(cited).filter(|before| known.insert(before.at.id)));
-        }
-        known.remove(&act.at.id);
+        let known = known_to(act, &acts);
         let mut both = Self::default();
         both.add_ordered(act, &acts);
         for before in known.iter().filter_map(|id| acts.get(id)) {

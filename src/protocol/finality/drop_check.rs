@@ -69,7 +69,8 @@ pub enum NotYet {
     NoBase,
     /// The base is another one than that of the admin: one of the two nodes has another state.
     #[error(
-        "the base here is not the one that the anchors act names: this node may have another state"
+        "the base here is not the one that the anchors act names: this node may have another state; \
+         `lattice repair --state-from` takes that of the admin"
     )]
     OtherBase {
         /// Hash of the base here.

@@ -42,7 +42,8 @@ pub struct Seen {
     pub used: Option<(u64, u64)>,
     /// Hash of the entries that it is known to have.
     pub has: FrontierHash,
-    /// Bytes of logs that this node has and the member lacks; 0 if nothing is known of it.
+    /// Bytes of logs that this node has and the member lacks; 1 if it has never acknowledged anything and
+    /// there are any.
     pub bytes_behind: u64,
 }
 

@@ -8,7 +8,7 @@ use crate::{
     protocol::{
         frontier::FrontierTip,
         sync::{
-            Action, BaseNeed, Message, PartName, PartWant, SyncError,
+            Action, BaseNeed, BaseWish, Message, PartName, PartWant, SyncError, VERSION,
             asking::Asking,
             paging::is_in_order,
             session::{Phase, Read, Serving, Session, Wants},
@@ -87,13 +87,39 @@ impl Session {
 
 // Answers of the shell.
 impl Session {
-    /// Takes no base in this session, if one is needed: the summary says `Refused` then.
+    /// Asks for the base of the peer as `wish` says. A side that opened the session and asks in any case
+    /// sends `hello` without its frontier: else the session would end if both sides have the same entries.
+    /// Where the wish is not met and one is needed, or was the only one, the summary says `Refused`.
     ///
     /// Called before the first message of the peer is handled.
     #[must_use]
-    pub fn without_base(mut self) -> Self {
-        self.fetching.is_wanted = false;
+    pub fn wishing(mut self, wish: BaseWish) -> Self {
+        self.fetching.wish = wish;
         self
+    }
+
+    /// Returns the first message of a session that was opened, as its wish wants it.
+    #[must_use]
+    pub fn hello_with_wish(&self, hello: Message) -> Message {
+        match hello {
+            Message::Hello {
+                version,
+                newest,
+                store,
+                frontier: _,
+            } if self.wants_base_anyway() => Message::Hello {
+                version,
+                newest,
+                store,
+                frontier: None,
+            },
+            hello => hello,
+        }
+    }
+
+    /// Returns whether the base is asked for also if no entries are lacking.
+    pub(super) fn wants_base_anyway(&self) -> bool {
+        matches!(self.fetching.wish, BaseWish::Rather | BaseWish::Only)
     }
 
     /// Takes pieces of a base from `piece_bytes_min` bytes on as full ones. For tests only.
@@ -128,6 +154,11 @@ impl Session {
     /// When it is not open.
     pub fn on_base_refused(&mut self) -> Vec<Action> {
         assert!(self.is_deciding(), "the base is asked about");
+        if self.fetching.wish == BaseWish::Rather {
+            self.fetching.wish = BaseWish::IfLacking;
+            self.summary.base = BaseNeed::None;
+            return self.find_begins();
+        }
         self.summary.base = BaseNeed::Refused;
         self.done()
     }
@@ -188,6 +219,10 @@ impl Session {
 
     /// Looks for the places at which logs of the peer begin. Entries before them are not asked for.
     pub(super) fn find_begins(&mut self) -> Vec<Action> {
+        let has_bases = self.speaks >= VERSION || self.fetching.wish == BaseWish::Only;
+        if self.wants_base_anyway() && has_bases {
+            return self.ask_for_base();
+        }
         let is_unknown = |(author, anchor): &&(Author, FrontierTip)| {
             !self.offer.own().tips(author).contains(anchor)
                 && anchor.seq > self.offer.begin_of(author)
@@ -210,10 +245,20 @@ impl Session {
         if missing.is_empty() {
             return self.compare();
         }
-        if !self.fetching.is_wanted {
+        if self.fetching.wish == BaseWish::Never {
             self.summary.base = BaseNeed::Refused;
             return self.done();
         }
+        self.ask_for_base()
+    }
+
+    // A peer gives its base once in a session, and none in the first version.
+    fn ask_for_base(&mut self) -> Vec<Action> {
+        if self.fetching.has_asked || self.speaks < VERSION {
+            self.summary.base = BaseNeed::Refused;
+            return self.done();
+        }
+        self.fetching.has_asked = true;
         self.wants = Wants::Manifest;
         self.summary.base = BaseNeed::Open;
         vec![Action::Send(Message::WantBase)]

@@ -38,11 +38,27 @@ pub enum BaseNeed {
     Installed,
 }
 
+/// When a side asks for the base of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BaseWish {
+    /// In no case.
+    Never,
+    /// If it lacks entries that were removed at the peer.
+    #[default]
+    IfLacking,
+    /// In any case. If the peer has none, or not one that this side takes, the session goes on.
+    Rather,
+    /// In any case, and nothing else is wanted.
+    Only,
+}
+
 /// Progress of the side that takes a base.
 #[derive(Debug)]
 pub(super) struct Fetching {
-    /// False if this side takes no base in this session.
-    pub(super) is_wanted: bool,
+    /// When this side asks for the base.
+    pub(super) wish: BaseWish,
+    /// True once it was asked for: that may be done once.
+    pub(super) has_asked: bool,
     /// Bytes of a full piece: only the last one of the manifest and of each part may be shorter.
     pub(super) piece_bytes_min: usize,
     // The pieces of the manifest so far, at most BASE_MANIFEST_BYTES_MAX.
@@ -56,7 +72,8 @@ pub(super) struct Fetching {
 impl Default for Fetching {
     fn default() -> Self {
         Self {
-            is_wanted: true,
+            wish: BaseWish::default(),
+            has_asked: false,
             piece_bytes_min: BASE_PIECE_BYTES,
             manifest: BytesMut::new(),
             part_left: None,

@@ -60,7 +60,7 @@ mod turn;
 
 pub use base_choice::{BaseChoice, BaseRank};
 pub use error::SyncError;
-pub use fetching::{BaseNeed, PartName, PartWant};
+pub use fetching::{BaseNeed, BaseWish, PartName, PartWant};
 pub use message::{FrameDecoder, Message};
 pub use offer::OwnEntries;
 pub use rate_floor::{RateFloor, TooSlow};

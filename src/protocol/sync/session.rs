@@ -45,7 +45,7 @@ pub struct Session {
     pub(super) offer: Offer,
     pub(super) phase: Phase,
     // The version that both sides speak. Of the opener, the newest one until the first answer.
-    speaks: u32,
+    pub(super) speaks: u32,
     // The peer's tips, in order. Grows by pages; complete when `phase` is `Exchange`.
     pub(super) theirs: Vec<(Author, FrontierTip)>,
     // The entries at which logs of the peer begin. Grows by pages; complete when `phase` is `Tips`.
@@ -212,7 +212,11 @@ impl Session {
                     frontier,
                 },
             ) => self.hello((version, newest), store, frontier),
-            (Phase::Answer, _, _, Message::Same) if self.lost.is_empty() => Ok(self.same()),
+            (Phase::Answer, _, _, Message::Same)
+                if self.lost.is_empty() && !self.wants_base_anyway() =>
+            {
+                Ok(self.same())
+            }
             (Phase::Answer | Phase::Begins, _, _, Message::Begins { anchors, last }) => {
                 self.begins(anchors, last)
             }
@@ -381,7 +385,7 @@ impl Session {
                 ours: self.store,
             });
         }
-        if frontier == Some(self.offer.hash()) {
+        if frontier == Some(self.offer.hash()) && !self.wants_base_anyway() {
             let mut actions = vec![Action::Send(Message::Same)];
             actions.extend(self.same());
             return Ok(actions);

@@ -143,16 +143,19 @@ impl Actor {
             Command::Status(reply) => drop(reply.send(writer.status())),
             Command::TakeBase(base, reply) => drop(reply.send(writer.fold_into(*base))),
             Command::TakeBeginning(base, reply) => drop(reply.send(writer.begin_at(*base))),
+            Command::FlushThrough(anchors, reply) => {
+                drop(reply.send(writer.flush_through(&anchors)));
+            }
             Command::Prune(anchors, reply) => {
                 let pruned = writer.prune(&anchors);
                 self.offer_waiting();
                 drop(reply.send(pruned));
             }
-            Command::CheckInstall(anchors, keeps, reply) => {
-                drop(reply.send(writer.check_install(&anchors, keeps)));
+            Command::CheckInstall(anchors, terms, reply) => {
+                drop(reply.send(writer.check_install(&anchors, terms)));
             }
-            Command::Install(base, keeps, reply) => {
-                let installed = writer.install(*base, keeps);
+            Command::Install(base, terms, reply) => {
+                let installed = writer.install(*base, terms);
                 // Entries that waited for those before the anchors.
                 self.settle();
                 drop(reply.send(installed));

@@ -16,7 +16,11 @@ use crate::{
     state::{self, Base, StateError, View},
     store::{
         IngestError, Ingested, PruneError, RefusedEntry, Repaired, Write, WriteError, Written,
-        writer::{install::InstallError, known_acts::Grounds, status::WriterStatus},
+        writer::{
+            install::{InstallError, InstallTerms},
+            known_acts::Grounds,
+            status::WriterStatus,
+        },
     },
 };
 
@@ -57,18 +61,20 @@ pub(in crate::store) enum Command {
     TakeBase(Box<Base>, oneshot::Sender<Result<(), PruneError>>),
     /// Make this base the older one, from which the past is read.
     TakeBeginning(Box<Base>, oneshot::Sender<Result<(), PruneError>>),
+    /// Return whether the state file has everything at and before these places, and see to it.
+    FlushThrough(Frontier, oneshot::Sender<Result<bool, PruneError>>),
     /// Remove entries at and before these places from the logs. The newest base has their rows.
     Prune(Frontier, oneshot::Sender<Result<Pruning, PruneError>>),
-    /// Check that a base with these anchors could be installed. The author: see `Writer::install`.
+    /// Check that a base with these anchors could be installed.
     CheckInstall(
         Vec<(Author, Anchor)>,
-        Option<Author>,
+        InstallTerms,
         oneshot::Sender<Result<(), InstallError>>,
     ),
     /// Install this base of a peer.
     Install(
         Box<Base>,
-        Option<Author>,
+        InstallTerms,
         oneshot::Sender<Result<(), InstallError>>,
     ),
     /// Give up lost own entries and close an own fork.

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use crate::{
     id::Author,
     limits::{FLUSH_EVERY, RECENT_BYTES_MAX},
+    log::LogError,
+    protocol::frontier::Frontier,
     state::StateError,
-    store::writer::writer::Writer,
+    store::{PruneError, writer::writer::Writer},
 };
 
 impl Writer {
@@ -45,6 +47,45 @@ impl Writer {
         self.state.finish_flush(true)?;
         self.marks.flushed();
         Ok(())
+    }
+
+    /// Returns whether the state file has everything at and before `anchors`. If it has not, begins a flush
+    /// unless one is running: ask again.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn flush_through(&mut self, anchors: &Frontier) -> Result<bool, PruneError> {
+        self.health.check_writable()?;
+        if self.is_flushed_through(anchors)? {
+            return Ok(true);
+        }
+        if !self.state.is_flushing() && self.health.state_error().is_none() {
+            let notes = self.take_notes();
+            self.state.flush(notes);
+            self.flushed_at = Instant::now();
+        }
+        Ok(false)
+    }
+
+    /// Returns whether the state file is known to have everything at and before `anchors`.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn is_flushed_through(&self, anchors: &Frontier) -> Result<bool, LogError> {
+        let Some(flushed) = self.state.flushed_through() else {
+            return Ok(false);
+        };
+        let log = self.logs.reader();
+        for (author, anchor) in anchors.iter() {
+            let mut is_in_file = false;
+            for tip in flushed.tips(&author) {
+                is_in_file |= *tip == anchor || log.leads(&author, anchor, *tip)? == Some(true);
+            }
+            if !is_in_file {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     // Returns whether everything that a flush writes follows from durable entries. A state file that

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::{
     bus::StateReset,
     id::Author,
-    log::{Begins, CannotInstall, InstallPlan, LogError, Logs},
+    log::{Begins, CannotInstall, InstallCause, InstallPlan, LogError, Logs},
     protocol::anchor::Anchor,
     state::{Base, State, StateError},
     store::{
@@ -50,6 +50,15 @@ pub enum InstallError {
     Closed,
 }
 
+/// The terms of an installation.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct InstallTerms {
+    /// This node, unless it is known to have written nothing that no peer has.
+    pub(in crate::store) keeps: Option<Author>,
+    /// Why the base is installed.
+    pub(in crate::store) cause: InstallCause,
+}
+
 impl Writer {
     /// Checks that a base with these anchors could be installed now.
     ///
@@ -58,30 +67,27 @@ impl Writer {
     pub(super) fn check_install(
         &mut self,
         anchors: &[(Author, Anchor)],
-        keeps: Option<Author>,
+        terms: InstallTerms,
     ) -> Result<(), InstallError> {
-        self.plan(anchors, keeps, true).map(drop)
+        self.plan(anchors, terms, true).map(drop)
     }
 
     /// Installs `base`, and builds the state from it and the entries after its anchors. Watches get a gap
-    /// and the state. `keeps`: this node, unless it is known to have written nothing that no peer has.
+    /// and the state.
     ///
     /// # Errors
     /// `InstallError`.
-    pub(super) fn install(
-        &mut self,
-        base: Base,
-        keeps: Option<Author>,
-    ) -> Result<(), InstallError> {
+    pub(super) fn install(&mut self, base: Base, terms: InstallTerms) -> Result<(), InstallError> {
         // Other entries may count now.
         self.recount();
         let hash = base.manifest().hash();
-        let plan = self.plan(&base.manifest().anchors, keeps, false)?;
+        let plan = self.plan(&base.manifest().anchors, terms, false)?;
         if let Err(error) = self.logs.prepare_install(&plan, &hash) {
             // If it stays, the next opening removes it: the base is not in place.
             drop(self.logs.forget_install(&hash));
             return Err(error.into());
         }
+        let has_voids = plan.has_voids();
         self.commit_base(base, &hash)?;
         match self.logs.install(plan, &hash) {
             Ok((pruning, removed)) => {
@@ -97,12 +103,37 @@ impl Writer {
         }
         let log = self.logs.reader().clone();
         self.mending.forget_before(|author| log.begin(author));
-        let reason = "older entries were removed at all members: the state is that of a base";
+        let reason = match terms.cause {
+            InstallCause::Lacking => {
+                "older entries were removed at all members: the state is that of a base"
+            }
+            InstallCause::Unborne => {
+                "an act by which history was removed here does not count any more: the state is that of \
+                 another member"
+            }
+            InstallCause::Chosen => {
+                "the state of another member was chosen in place of that of this node"
+            }
+        };
         self.gap = Some(reason.into());
         self.rebuild();
         self.counted_by = self.membership.standings();
-        let failed = self.health.state_error().cloned();
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        if let Some(error) = self.health.state_error() {
+            return Err(error.clone().into());
+        }
+        if has_voids && let Err(reason) = self.forget_voids_of(&hash) {
+            return Err(self.poison(&reason).into());
+        }
+        Ok(())
+    }
+
+    // The old state file has the ends of branches that were set aside, and must not come back. The error, in
+    // words: opening the store again ends this.
+    fn forget_voids_of(&self, base: &[u8; 32]) -> Result<(), String> {
+        let synced = self.config.disk.sync_dir(&self.config.dir);
+        synced.map_err(|error| error.to_string())?;
+        let forgotten = self.logs.forget_voids_of(base);
+        forgotten.map_err(|error| error.to_string())
     }
 
     /// Publishes the gap of an installation, once the state is that of the base.
@@ -116,7 +147,7 @@ impl Writer {
     fn plan(
         &mut self,
         anchors: &[(Author, Anchor)],
-        keeps: Option<Author>,
+        terms: InstallTerms,
         is_trial: bool,
     ) -> Result<InstallPlan, InstallError> {
         if self.config.root {
@@ -127,9 +158,10 @@ impl Writer {
             return Err(InstallError::OwnLogCut);
         }
         let arrived_ms = self.clock.now_ms().max(self.arrived_ms);
+        let InstallTerms { keeps, cause } = terms;
         let planned = self
             .logs
-            .plan_install(anchors, keeps, arrived_ms, is_trial)?;
+            .plan_install(anchors, keeps, arrived_ms, cause, is_trial)?;
         if !is_trial {
             self.arrived_ms = arrived_ms;
         }
@@ -180,12 +212,10 @@ pub(super) fn finish(config: &StoreConfig, newest: Option<&Base>) -> Result<(), 
         disk.sync_dir(&config.dir).map_err(StateError::from)?;
         Ok(())
     };
-    Logs::finish_prune(disk, &dir, discard)?;
+    Logs::finish_prune(disk, &dir, &discard)?;
     let hash = newest.map(|base| base.manifest().hash());
-    let adopted: Result<bool, LogError> = Begins::adopt(disk, &dir, hash.as_ref());
-    if adopted? {
-        tracing::warn!(store = %config.id, "the installation of a base goes on");
-        State::discard(disk, &state)?;
+    if Begins::adopt(disk, &dir, hash.as_ref(), &discard)? {
+        tracing::warn!(store = %config.id, "the installation of a base went on");
     }
     Ok(())
 }

@@ -41,9 +41,34 @@ async fn giver() -> Chains {
     chains
 }
 
-// A store with half of the entries, and own ones that nobody else has.
-async fn taker_image() -> Image {
-    let chains = Chains::with(20).await;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    // The store has half of the entries.
+    Lacking,
+    // It has all, and its log of B begins later than that of the peer, whose state is chosen.
+    Back,
+}
+
+impl Case {
+    // Where the log of B begins before.
+    fn begin(self) -> u64 {
+        match self {
+            Self::Lacking => 0,
+            Self::Back => AT.0 + 3,
+        }
+    }
+}
+
+// A store with own entries that nobody else has.
+async fn taker_image(case: Case) -> Image {
+    let chains = match case {
+        Case::Lacking => Chains::with(20).await,
+        Case::Back => {
+            let chains = Chains::new().await;
+            chains.drop_before(case.begin(), 0).await;
+            chains
+        }
+    };
     chains.store.put("/own/1", "1").await.unwrap();
     chains.store.put("/own/2", vec![2; 3000]).await.unwrap();
     soon(chains.store.close()).await.unwrap();
@@ -51,9 +76,15 @@ async fn taker_image() -> Image {
 }
 
 // One session in which the base is installed; the error, if it was not.
-async fn take(taker: &Store, giver: &Chains) -> Result<(), String> {
+async fn take(taker: &Store, giver: &Chains, case: Case) -> Result<(), String> {
     let base = giver.store.offered_base().unwrap();
-    taker.trust_base(base.hash());
+    let choice = match case {
+        Case::Lacking => {
+            taker.trust_base(base.hash());
+            None
+        }
+        Case::Back => Some(taker.choose_state_of(giver.store.author())),
+    };
     let missing = taker.missing().await;
     missing.map_err(|error| error.to_string())?;
     let mut sides = begin(taker, &giver.store).await;
@@ -66,6 +97,7 @@ async fn take(taker: &Store, giver: &Chains) -> Result<(), String> {
             }
         }
     }
+    drop(choice);
     match &sides[0].refused {
         Some(refused) => Err(refused.to_string()),
         None => Ok(()),
@@ -73,12 +105,16 @@ async fn take(taker: &Store, giver: &Chains) -> Result<(), String> {
 }
 
 // Whether the base is installed. Everything that is here can be read.
-async fn is_new(store: &Store, old: &BTreeMap<Bytes, Bytes>, context: &str) -> bool {
+async fn is_new(store: &Store, old: &BTreeMap<Bytes, Bytes>, case: Case, context: &str) -> bool {
     let is_new = match soon(store.entries(author_b(), 0, 1)).await {
-        Ok(_first) => false,
+        Ok(_first) => {
+            assert_eq!(case, Case::Lacking, "{context}");
+            false
+        }
         Err(ReadError::Pruned(pruned)) => {
-            assert_eq!(pruned.through, AT.0, "{context}");
-            true
+            let is_new = pruned.through == AT.0;
+            assert!(is_new || pruned.through == case.begin(), "{context}");
+            is_new
         }
         Err(error) => panic!("{context}: {error}"),
     };
@@ -100,11 +136,15 @@ async fn is_new(store: &Store, old: &BTreeMap<Bytes, Bytes>, context: &str) -> b
     is_new
 }
 
-async fn finish(store: &Store, giver: &Chains, is_new: bool, context: &str) {
+async fn finish(store: &Store, giver: &Chains, is_new: bool, case: Case, context: &str) {
+    let is_chosen = case == Case::Back && !is_new;
+    if is_chosen {
+        take(store, giver, case).await.unwrap();
+    }
     let base = giver.store.offered_base().unwrap();
     store.trust_base(base.hash());
     let installed = sync_all(store, &giver.store).await;
-    assert_eq!(installed, usize::from(!is_new), "{context}");
+    assert_eq!(installed, usize::from(!is_new && !is_chosen), "{context}");
     assert_eq!(listed(store).await, listed(&giver.store).await, "{context}");
     let hash = store.state_hash().await.unwrap();
     assert_eq!(hash, giver.store.state_hash().await.unwrap(), "{context}");
@@ -118,12 +158,12 @@ struct Recording {
     old: BTreeMap<Bytes, Bytes>,
 }
 
-async fn record() -> Recording {
-    let (base, giver) = (taker_image().await, giver().await);
+async fn record(case: Case) -> Recording {
+    let (base, giver) = (taker_image(case).await, giver().await);
     let disk = disk(&base);
     let store = open_on(&disk).await;
     let old = listed(&store).await;
-    take(&store, &giver).await.unwrap();
+    take(&store, &giver, case).await.unwrap();
     let answered = disk.recorded();
     soon(store.close()).await.unwrap();
     Recording {
@@ -136,8 +176,17 @@ async fn record() -> Recording {
 
 #[test]
 fn s16_every_power_cut_of_an_installation_leaves_the_old_or_the_new_store() {
+    cut_everywhere(Case::Lacking);
+}
+
+#[test]
+fn n15_every_power_cut_of_a_chosen_state_leaves_the_old_or_the_new_store() {
+    cut_everywhere(Case::Back);
+}
+
+fn cut_everywhere(case: Case) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let recording = runtime.block_on(record());
+    let recording = runtime.block_on(record(case));
     let count = recording.operations.len() + 1;
     let mut random = random(20_261_130);
     let seeds: Vec<u64> = (0..count).map(|_| random.bits()).collect();
@@ -162,7 +211,7 @@ fn s16_every_power_cut_of_an_installation_leaves_the_old_or_the_new_store() {
                 let context = format!("cut after {operations} operations, image {number}");
                 let (disk, nth) = (disk(&image), images.fetch_add(1, Ordering::Relaxed));
                 let store = open_on(&disk).await;
-                let now = is_new(&store, &recording.old, &context).await;
+                let now = is_new(&store, &recording.old, case, &context).await;
                 assert!(
                     now || operations < recording.answered,
                     "{context}: it is old again"
@@ -179,10 +228,11 @@ fn s16_every_power_cut_of_an_installation_leaves_the_old_or_the_new_store() {
                     let disk = self::disk(&image);
                     let store = open_on(&disk).await;
                     let context = format!("{context}: again");
-                    assert_eq!(is_new(&store, &recording.old, &context).await, now);
+                    let is_new = is_new(&store, &recording.old, case, &context).await;
+                    assert_eq!(is_new, now);
                     if nth.is_multiple_of(16) {
                         // The giver has its entries from then on, so it is asked once.
-                        finish(&store, &self::giver().await, now, &context).await;
+                        finish(&store, &self::giver().await, now, case, &context).await;
                     }
                     soon(store.close()).await.unwrap();
                 }
@@ -196,9 +246,9 @@ fn s16_every_power_cut_of_an_installation_leaves_the_old_or_the_new_store() {
 }
 
 // The calls of one session fail, one after the other, until it runs through.
-fn fail_all(errno: i32, which: Fail) {
+fn fail_all(errno: i32, which: Fail, case: Case) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let base = runtime.block_on(taker_image());
+    let base = runtime.block_on(taker_image(case));
     let outcomes = Mutex::new((0, 0, 0));
     let count = AtomicUsize::new(0);
     on_two_threads(400, |n| {
@@ -209,7 +259,7 @@ fn fail_all(errno: i32, which: Fail) {
             let store = open_on(&disk).await;
             let old = listed(&store).await;
             disk.fail(1 + n as u64, errno, which);
-            let done = take(&store, &giver).await;
+            let done = take(&store, &giver, case).await;
             let happened = disk.has_failed();
             disk.mend();
             let context = format!("operation {n} fails with {errno}: {done:?}");
@@ -225,10 +275,10 @@ fn fail_all(errno: i32, which: Fail) {
             let closed = soon(store.close()).await;
             let disk = self::disk(&disk.image());
             let again = open_on(&disk).await;
-            let now = is_new(&again, &old, &context).await;
+            let now = is_new(&again, &old, case, &context).await;
             assert!(done.is_err() || now, "{context}");
             if n % 3 == 0 {
-                finish(&again, &giver, now, &context).await;
+                finish(&again, &giver, now, case, &context).await;
             }
             let mut outcomes = outcomes.lock().unwrap();
             outcomes.0 += usize::from(done.is_ok());
@@ -248,10 +298,15 @@ fn fail_all(errno: i32, which: Fail) {
 
 #[test]
 fn s16_every_operation_of_an_installation_fails_once() {
-    fail_all(EIO, Fail::Any);
+    fail_all(EIO, Fail::Any, Case::Lacking);
+}
+
+#[test]
+fn n15_every_operation_of_a_chosen_state_fails_once() {
+    fail_all(EIO, Fail::Any, Case::Back);
 }
 
 #[test]
 fn s16_every_change_of_an_installation_fails_once_with_disk_full() {
-    fail_all(ENOSPC, Fail::Changes);
+    fail_all(ENOSPC, Fail::Changes, Case::Lacking);
 }

@@ -494,13 +494,50 @@ async fn oldest_entries_go_first_and_the_policy_keeps_the_rest() {
     node.close().await.unwrap();
 }
 
-/// Waits until `peer` knows that `member` has everything.
-async fn has_acknowledged(peer: &Peer, member: &Peer) {
-    let id = member.node.id();
-    until("the member acknowledges all", async || {
-        (status_at(peer, &id).behind == Some(0)).then_some(())
+/// Waits until `peer` knows that `member` has its newest entry of `store`.
+async fn has_acknowledged(peer: &Peer, member: &Peer, store: &Store) {
+    let own = peer.node.id();
+    let frontier = store.frontier();
+    let [tip] = frontier.tips(&own) else {
+        panic!("one branch")
+    };
+    until("the member acknowledges the entry", async || {
+        let nodes = peer.net.who_has(store, &own, *tip);
+        nodes.contains(&member.node.id()).then_some(())
     })
     .await;
+}
+
+/// A member may be gone before it has ever acknowledged anything. It does not hold history for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn member_that_was_never_heard_becomes_dormant_by_itself() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    let c = Peer::new("c").await;
+    b.join(&a, Role::Writer).await;
+    c.join(&a, Role::Writer).await;
+    let gone = c.node.id();
+    c.stop().await;
+    // It has never heard of this store.
+    let (of_a, of_b) = shared(&a, &b).await;
+    let mut policy = POLICY();
+    policy.store.dormant_after_ms = 3_600_000;
+    a.node.set_history_policy(&of_a, &policy).await.unwrap();
+    let mut tending = Tending::default();
+    let mut passed = 0;
+    while !a.node.is_dormant(&gone).await.unwrap() {
+        assert!(passed < 600, "it is waited for after {passed} minutes");
+        of_a.put("/n", passed.to_string()).await.unwrap();
+        has(&of_b, "/n", &passed.to_string()).await;
+        has_acknowledged(&a, &b, &of_a).await;
+        passed += 10;
+        tending.look(&a.node, Duration::from_secs(600)).await;
+    }
+    assert!(passed >= 60, "{passed} minutes");
+    assert!(!a.node.is_dormant(&b.node.id()).await.unwrap());
+    make_final(&a, &of_a).await;
+    for peer in [a, b] {
+        peer.stop().await;
+    }
 }
 
 /// A member that makes no progress is not waited for, and is waited for again once it is back.
@@ -533,7 +570,7 @@ async fn member_without_progress_becomes_dormant_by_itself() {
         of_a.put("/n", number.clone()).await.unwrap();
         has(&of_c, "/n", &number).await;
         // Time without news of anybody does not count for long.
-        has_acknowledged(&a, &c).await;
+        has_acknowledged(&a, &c, &of_a).await;
         passed += 10;
         tending.look(&a.node, minutes(10)).await;
     }
@@ -618,7 +655,7 @@ async fn next_admin_takes_over_from_one_that_is_gone() {
         let number = format!("b{passed}");
         of_b.put("/n", number.clone()).await.unwrap();
         has(&of_c, "/n", &number).await;
-        has_acknowledged(&b, &c).await;
+        has_acknowledged(&b, &c, &of_b).await;
         passed += 10;
         tending.look(&b.node, ten_minutes).await;
     }

@@ -8,6 +8,7 @@ mod compare;
 mod damage;
 mod data_store;
 mod display;
+mod fallen_admin;
 mod history;
 mod hostile;
 mod join_and_sync;

@@ -84,6 +84,8 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
                 "read",
                 "replication",
                 "base_transfer",
+                "base_wish",
+                "json",
                 "finality",
                 "proof",
                 "maintenance",
@@ -96,7 +98,14 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
         (2, &["shared", "write"]),
         (
             1,
-            &["config", "error", "offered_base", "outbox", "state_root"],
+            &[
+                "borne",
+                "config",
+                "error",
+                "offered_base",
+                "outbox",
+                "state_root",
+            ],
         ),
     ],
 }];

@@ -7,10 +7,12 @@ use super::{
 };
 
 /// Files and folders in which `impl Store` may stand.
-const STORE_CALLS: [&str; 7] = [
+const STORE_CALLS: [&str; 9] = [
     "src/store/store.rs",
     "src/store/replication.rs",
     "src/store/base_transfer.rs",
+    "src/store/base_wish.rs",
+    "src/store/json.rs",
     "src/store/finality.rs",
     "src/store/proof.rs",
     "src/store/maintenance.rs",

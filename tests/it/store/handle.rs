@@ -7,8 +7,8 @@ use lattice::{
     Node, NodeConfig, Store,
     protocol::{change::Kind, entry::Op},
     store::{
-        Condition, List, Listed, Start, Watch, WatchError, WatchEvent, WatchOptions, Write,
-        WriteError,
+        Condition, EventAs, JsonError, List, Listed, Start, Watch, WatchError, WatchEvent,
+        WatchOptions, Write, WriteError,
     },
 };
 use tokio_stream::StreamExt as _;
@@ -354,5 +354,55 @@ async fn list_with_a_delimiter_is_as_its_model() {
             );
         }
     }
+    node.close().await.unwrap();
+}
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Sensor {
+    celsius: f64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_json_of_a_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let store = node.data();
+    let attic = Sensor { celsius: 21.5 };
+    store.put_json("/s/attic", &attic).await.unwrap();
+    assert_eq!(store.get_json(b"/s/attic").await.unwrap(), Some(attic));
+    assert_eq!(store.get_json::<Sensor>(b"/s/none").await.unwrap(), None);
+    let numbers = std::collections::BTreeMap::from([((1, 2), 3)]);
+    let refused = store.put_json("/s/numbers", &numbers).await;
+    assert!(matches!(refused, Err(JsonError::Encode(_))));
+    assert!(store.get(b"/s/numbers").await.unwrap().is_none());
+
+    store.put("/s/other", "warm").await.unwrap();
+    let read = store.get_json::<Sensor>(b"/s/other").await;
+    let JsonError::Invalid { key, .. } = read.unwrap_err() else {
+        panic!("not invalid")
+    };
+    assert_eq!(key, "/s/other");
+    let mut watch = store.watch("/s/").typed::<Sensor>();
+    let mut next = async || {
+        let event = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
+        event.unwrap().unwrap().unwrap()
+    };
+    let mut state = [next().await, next().await];
+    state.sort_by_key(|event| matches!(event, EventAs::Invalid(..)));
+    assert!(
+        matches!(&state[0], EventAs::Value(Sensor { celsius: 21.5 }, change) if change.key == "/s/attic")
+    );
+    assert!(matches!(&state[1], EventAs::Invalid(_, change) if change.key == "/s/other"));
+    assert!(matches!(next().await, EventAs::Other(WatchEvent::CaughtUp)));
+    store.delete("/s/attic").await.unwrap();
+    assert!(matches!(next().await, EventAs::Gone(change) if change.key == "/s/attic"));
+    // Without values there is nothing to read.
+    let keys = WatchOptions {
+        keys_only: true,
+        ..WatchOptions::default()
+    };
+    let mut watch = store.watch_with(keys).typed::<Sensor>();
+    let event = watch.next().await.unwrap().unwrap();
+    assert!(matches!(event, EventAs::Other(WatchEvent::Change(_))));
     node.close().await.unwrap();
 }

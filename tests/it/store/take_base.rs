@@ -7,6 +7,7 @@ use lattice::{
     disk::{Disk as _, Open},
     id::Seq,
     limits::{BASE_IDLE_MS, BASE_TRIES_MAX},
+    log::CannotInstall,
     protocol::{
         anchors_act::BaseHash,
         entry::VerifiedEntry,
@@ -74,6 +75,90 @@ async fn new_store_gets_the_base_and_the_entries_after_it() {
     trust(&third, &new);
     assert_eq!(sync_all(&new.store, &third.store).await, 1);
     assert_equal(&third, &pruned).await;
+}
+
+/// Two nodes have the same entries, and not the same state. The user of one chooses that of the other.
+#[tokio::test]
+async fn n15_state_of_a_peer_is_taken_when_it_is_chosen() {
+    let (giver, mut taker) = (pruned().await, Chains::new().await);
+    let [one, _other] = sync(&taker.store, &giver.store).await;
+    assert!(one.same, "nothing is asked for");
+    let choice = taker.store.choose_state_of(giver.store.author());
+    let [one, other] = sync(&taker.store, &giver.store).await;
+    assert_eq!(
+        (one.base, other.base),
+        (BaseNeed::Installed, BaseNeed::None)
+    );
+    drop(choice);
+    assert_eq!(sync_all(&taker.store, &giver.store).await, 0);
+    for _opened_again in 0..2 {
+        assert_equal(&taker, &giver).await;
+        assert_eq!(taker.store.begins(), giver.store.begins());
+        assert_eq!(taker.store.verify().await.unwrap().damage, []);
+        taker.store.put("/own", "o").await.unwrap();
+        sync_all(&taker.store, &giver.store).await;
+        taker.reopen().await;
+    }
+    // The other one may open the session, too. A peer without a base has no state to give.
+    let whole = Chains::new().await;
+    let choice = whole.store.choose_state_of(giver.store.author());
+    let [_one, other] = sync(&giver.store, &whole.store).await;
+    assert_eq!(other.base, BaseNeed::Installed);
+    drop(choice);
+    let (whole, other) = (Chains::new().await, Chains::new().await);
+    let _choice = whole.store.choose_state_of(other.store.author());
+    let [one, _other] = sync(&whole.store, &other.store).await;
+    assert_eq!(one.base, BaseNeed::Refused);
+}
+
+/// Here more entries were removed than at the peer: those after them come again.
+#[tokio::test]
+async fn n15_chosen_state_goes_back_behind_what_was_removed_here() {
+    let (giver, mut taker) = (Chains::new().await, Chains::new().await);
+    giver.drop_before(5, 4).await;
+    taker.drop_before(12, 4).await;
+    trust(&taker, &giver);
+    let begins = taker.store.begins();
+    assert!(sync(&taker.store, &giver.store).await[0].same);
+    assert_eq!(taker.store.begins(), begins);
+    let choice = taker.store.choose_state_of(giver.store.author());
+    let [one, _other] = sync(&taker.store, &giver.store).await;
+    assert_eq!(one.base, BaseNeed::Installed);
+    drop(choice);
+    let [one, _other] = sync(&taker.store, &giver.store).await;
+    assert_eq!(one.received, ENTRIES - 5);
+    for _opened_again in 0..2 {
+        assert_equal(&taker, &giver).await;
+        assert_eq!(taker.store.begins(), giver.store.begins());
+        assert_eq!(taker.store.verify().await.unwrap().damage, []);
+        taker.reopen().await;
+    }
+}
+
+/// Own entries that were removed here and that the base does not have would be nowhere.
+#[tokio::test]
+async fn n15_chosen_state_without_own_entries_is_refused() {
+    let (giver, taker) = (pruned().await, Chains::new().await);
+    let own = taker.store.put("/own", "o").await.unwrap();
+    let mut anchors = taker.tips(B, C);
+    let tip = FrontierTip {
+        seq: own.seq,
+        id: own.entry,
+    };
+    anchors.insert(author_of(AUTHOR_A), tip);
+    taker.store.drop_before(anchors).await.unwrap();
+    let before = (listed(&taker.store).await, taker.store.begins());
+    let _choice = taker.store.choose_state_of(giver.store.author());
+    let [one, _other] = sync_sides(&taker.store, &giver.store).await;
+    let refused = one.refused.unwrap();
+    assert!(
+        matches!(
+            refused,
+            TakeBaseError::Install(InstallError::Cannot(CannotInstall::Apart { .. }))
+        ),
+        "{refused}"
+    );
+    assert_eq!(before, (listed(&taker.store).await, taker.store.begins()));
 }
 
 #[tokio::test]
@@ -164,10 +249,7 @@ async fn stores_whose_bases_do_not_include_each_other_say_so() {
     let refused = side.refused.unwrap();
     let is_apart = matches!(
         refused,
-        TakeBaseError::Install(InstallError::Cannot(lattice::log::CannotInstall::Apart {
-            seq: 10,
-            ..
-        }))
+        TakeBaseError::Install(InstallError::Cannot(CannotInstall::Apart { seq: 10, .. }))
     );
     assert!(is_apart, "{refused}");
     assert_eq!(listed(&one.store).await, before);
@@ -207,7 +289,7 @@ async fn own_log_that_ends_before_its_anchor_is_kept_and_a_lost_one_goes_on_at_i
     let [side, _] = sync_sides(&old.store, &giver.store).await;
     let refused = side.refused.unwrap();
     let (ours, theirs) = (1, 3);
-    let expected = InstallError::from(lattice::log::CannotInstall::OwnLogBehind { ours, theirs });
+    let expected = InstallError::from(CannotInstall::OwnLogBehind { ours, theirs });
     assert_eq!(refused.to_string(), expected.to_string());
     old.store.close().await.unwrap();
     // Its disk is lost.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use lattice::{
     Store,
+    id::Author,
     protocol::sync::{Action, BaseNeed, Message, OwnEntries, Session, Summary},
     store::{OfferedBase, TakeBaseError, TakenBase},
 };
@@ -15,6 +16,8 @@ const PIECE_BYTES: usize = 1000;
 /// One side of a sync in this process.
 pub struct Side<'a> {
     pub store: &'a Store,
+    /// The author of the other side.
+    pub peer: Author,
     pub session: Session,
     pub inbox: VecDeque<Message>,
     pub summary: Option<Summary>,
@@ -90,7 +93,8 @@ impl Side<'_> {
                 }
                 Action::CheckBase(manifest) => {
                     let begins = self.session.their_begins();
-                    match self.store.take_base(&manifest, begins).await {
+                    let taken = self.store.take_base(&manifest, begins, &self.peer);
+                    match taken.await {
                         Ok(mut taken) => {
                             let want = taken.next_part()?;
                             self.taken = Some(taken);
@@ -137,18 +141,24 @@ pub async fn begin<'a>(one: &'a Store, other: &'a Store) -> [Side<'a>; 2] {
     };
     let (session, hello) = Session::open(one.id(), own(one), missing).unwrap();
     let accepting = Session::accept(one.id(), own(other)).unwrap();
-    let side = |store: &'a Store, session: Session| Side {
+    let side = |store: &'a Store, peer: Author, session: Session| Side {
         session: session
             .beginning_at(&store.begins())
+            .wishing(store.base_wish(&peer))
             .with_pieces_of(PIECE_BYTES),
         store,
+        peer,
         inbox: VecDeque::new(),
         summary: None,
         refused: None,
         taken: None,
         offered: None,
     };
-    let mut sides = [side(one, session), side(other, accepting)];
+    let mut sides = [
+        side(one, other.author(), session),
+        side(other, one.author(), accepting),
+    ];
+    let hello = sides[0].session.hello_with_wish(hello);
     sides[1].inbox.push_back(hello);
     sides
 }
