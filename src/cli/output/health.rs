@@ -409,8 +409,6 @@ pub(crate) struct StateTaken {
     store: Store,
     /// The member.
     node: String,
-    /// Its name.
-    name: String,
     /// Number of keys now.
     keys: u64,
 }
@@ -421,7 +419,6 @@ impl StateTaken {
             r#type: "state_taken",
             store: Store::new(taken.info.as_ref()),
             node: hex(&peer.node),
-            name: peer.name.clone(),
             keys: taken.keys,
         }
     }
