@@ -91,7 +91,8 @@ impl Prune {
         path: &Path,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let mut callers = Callers::new(callers, Some(self.keys), value(self.setup.value)).every(every);
+        let mut callers =
+            Callers::new(callers, Some(self.keys), value(self.setup.value)).every(every);
         let time = Duration::from_secs_f64(self.setup.secs);
         let mut calm = callers.turn(store, time.min(CALM_MAX)).await?;
         // The entries of the calm turn are not of the room that pruning takes.
