@@ -100,21 +100,13 @@ impl Session {
 
     /// Returns the first message of a session that was opened, as its wish wants it.
     #[must_use]
-    pub fn hello_with_wish(&self, hello: Message) -> Message {
-        match hello {
-            Message::Hello {
-                version,
-                newest,
-                store,
-                frontier: _,
-            } if self.wants_base_anyway() => Message::Hello {
-                version,
-                newest,
-                store,
-                frontier: None,
-            },
-            hello => hello,
+    pub fn hello_with_wish(&self, mut hello: Message) -> Message {
+        if let Message::Hello { frontier, .. } = &mut hello
+            && self.wants_base_anyway()
+        {
+            *frontier = None;
         }
+        hello
     }
 
     /// Returns whether the base is asked for also if no entries are lacking.

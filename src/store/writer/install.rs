@@ -212,9 +212,9 @@ pub(super) fn finish(config: &StoreConfig, newest: Option<&Base>) -> Result<(), 
         disk.sync_dir(&config.dir).map_err(StateError::from)?;
         Ok(())
     };
-    Logs::finish_prune(disk, &dir, &discard)?;
+    Logs::finish_prune(disk, &dir, discard)?;
     let hash = newest.map(|base| base.manifest().hash());
-    if Begins::adopt(disk, &dir, hash.as_ref(), &discard)? {
+    if Begins::adopt(disk, &dir, hash.as_ref(), discard)? {
         tracing::warn!(store = %config.id, "the installation of a base went on");
     }
     Ok(())
