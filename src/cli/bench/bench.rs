@@ -94,7 +94,7 @@ impl Bench {
             What::Bootstrap(bootstrap) => bootstrap.run(&scratch, &mut report).await,
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
-            What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,
+            What::Gossip(gossip) => Box::pin(gossip.run(&scratch, &mut report)).await,
             What::Heal(heal) => heal.run(&scratch, &mut report).await,
             What::Consume(consume) => consume.run(&scratch, &mut report).await,
             What::Hooks(hooks) => hooks.run(&scratch, &mut report).await,

@@ -41,7 +41,7 @@ impl Demo {
             lines: Lines::default(),
             pause: Duration::from_millis(if self.fast { 0 } else { 1500 }),
         };
-        let played = stage.play().await;
+        let played = Box::pin(stage.play()).await;
         let removed = std::fs::remove_dir_all(&stage.dir);
         played?;
         removed.map_err(|error| Failure::failed("demo", error.to_string()))
