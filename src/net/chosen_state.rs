@@ -63,7 +63,8 @@ async fn sync_once(
 ) -> Result<Summary, PeerError> {
     let began = Instant::now();
     loop {
-        if let Some(summary) = session::open(mesh, node, connection, store, |_entries| {}).await? {
+        let session = session::open(mesh, node, connection, store, |_entries| {});
+        if let Some(summary) = Box::pin(session).await? {
             return Ok(summary);
         }
         let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

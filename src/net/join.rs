@@ -229,7 +229,8 @@ async fn sync_one(
     let before = store.status().await.entries;
     let (mut come, mut base_come, mut since) = (0, None, Instant::now());
     loop {
-        let summary = session::open(mesh, sponsor, connection, store, progress).await?;
+        let session = session::open(mesh, sponsor, connection, store, progress);
+        let summary = Box::pin(session).await?;
         let entries = store.status().await.entries.saturating_sub(before);
         match summary.map(|summary| summary.base) {
             // The next session brings the entries after the base.

@@ -283,7 +283,8 @@ async fn sync_stores(
     let mut refused = None;
     for store in mesh.node.shared_stores() {
         loop {
-            match session::open(mesh, node, connection, &store, |_entries| {}).await {
+            let session = session::open(mesh, node, connection, &store, |_entries| {});
+            match Box::pin(session).await {
                 Ok(Some(summary)) => {
                     has_changed |= summary.sent + summary.received > 0;
                     if summary.base != BaseNeed::Installed {
