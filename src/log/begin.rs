@@ -215,8 +215,8 @@ impl Begins {
     }
 
     /// Ends installations of bases that were interrupted: rows that were prepared for `newest`, the newest
-    /// base, are put in place, others are removed. `discard` is called before that if the state file has
-    /// other entries. Returns whether it was. Called before the logs are opened.
+    /// base, are put in place, others are removed. `discard` is called before that if the state file may be
+    /// that of before. Returns whether it was. Called before the logs are opened.
     ///
     /// # Errors
     /// `Begins` when the rows are damaged; `Io`, `NoDescriptor`; those of `discard`.
@@ -234,25 +234,16 @@ impl Begins {
         let names: Vec<_> = names.iter().filter_map(|name| name.to_str()).collect();
         let prepared = newest.map(prepared_name);
         let prepared = prepared.filter(|name| names.contains(&name.as_str()));
-        // Where a log begins later by the rows in place, the newest base does not reach that far: only the
-        // prepared ones fit it.
-        let is_ahead = match &prepared {
-            Some(name) => {
-                let rows = Self::read_from(disk, dir, name)?;
-                rows.anchors() != Self::read(disk, dir)?.anchors()
-            }
-            None => false,
-        };
         // Without prepared rows these are in place, and the state file may be that of before.
-        let has_voids = newest.is_some_and(|base| names.contains(&void::name(base).as_str()));
-        let is_left = is_ahead || (has_voids && prepared.is_none());
+        let has_list = newest.is_some_and(|base| names.contains(&void::name(base).as_str()));
+        let is_left = prepared.is_some() || has_list;
         if is_left {
             if let Some(base) = newest {
                 Voids::set_prepared_aside(disk, dir, base)?;
             }
             discard()?;
         }
-        if let Some(name) = prepared.filter(|_| is_ahead) {
+        if let Some(name) = prepared {
             disk.rename(&dir.join(name), &dir.join(NAME))
                 .map_err(failed)?;
         }

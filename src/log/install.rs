@@ -29,8 +29,6 @@ use crate::{
 pub enum InstallCause {
     /// This node lacks entries that were removed at the peer.
     Lacking,
-    /// No act that counts bears the base here: also if nothing is lacking.
-    Unborne,
     /// The user wants the state of the peer: also if nothing is lacking, and if logs of others begin later
     /// here than with the base.
     Chosen,
@@ -117,7 +115,8 @@ impl Logs {
                 Err(error) => return Err(error),
             };
             let holder = self.holder(author, anchor)?;
-            match self.row_at(author, anchor, holder.as_ref(), keeps, arrived_ms)? {
+            let terms = (keeps, cause);
+            match self.row_at(author, anchor, holder.as_ref(), terms, arrived_ms)? {
                 Ok((number, row)) => {
                     voids.extend(self.voids(author, anchor.seq, number, holder.is_some())?);
                     let number = match number {
@@ -183,7 +182,7 @@ impl Logs {
         author: &Author,
         anchor: &Anchor,
         holder: Option<&Holder>,
-        keeps: Option<Author>,
+        (keeps, cause): (Option<Author>, InstallCause),
         arrived_ms: u64,
     ) -> Result<Result<(Option<u32>, BeginRow), CannotInstall>, LogError> {
         let begin = |offset, arrived_ms| Begin {
@@ -215,6 +214,14 @@ impl Logs {
         if keeps == Some(*author) && ours < anchor.seq {
             let theirs = anchor.seq;
             return Ok(Err(CannotInstall::OwnLogBehind { ours, theirs }));
+        }
+        if keeps == Some(*author) && cause == InstallCause::Chosen {
+            // The base has another own log than this one.
+            let seq = anchor.seq;
+            return Ok(Err(CannotInstall::Apart {
+                author: *author,
+                seq,
+            }));
         }
         if ours >= anchor.seq {
             // All that is here is void from some place before the anchor on, and is set aside.
@@ -282,8 +289,8 @@ impl Logs {
 
     /// Makes the logs begin as `prepare_install` has kept; the base with this hash is the newest one.
     /// Readers that walk a log go on. Nothing may be staged. The inner error: a file could not be removed;
-    /// the next opening does that. Where branches are set aside, [`forget_voids_of`](Self::forget_voids_of)
-    /// is to follow.
+    /// the next opening does that. [`forget_install_of`](Self::forget_install_of) is to follow once the state
+    /// is that of the base.
     ///
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`: the logs must not be written until they are opened again.
@@ -313,12 +320,12 @@ impl Logs {
         Ok(self.switch(begins))
     }
 
-    /// Forgets which branches an installation has set aside: no state file that has their ends can come back.
-    /// Durable on return. The logs must not be written before.
+    /// Forgets an installation, and which branches it has set aside: no state file of before can come back.
+    /// Durable on return. If branches were set aside, the logs must not be written before.
     ///
     /// # Errors
     /// `Io`, `NoDescriptor`: the logs must not be written until they are opened again.
-    pub fn forget_voids_of(&self, base: &[u8; 32]) -> Result<(), LogError> {
+    pub fn forget_install_of(&self, base: &[u8; 32]) -> Result<(), LogError> {
         Voids::remove_prepared(self.disk.as_ref(), &self.dir, base)?;
         let synced = self.disk.sync_dir(&self.dir);
         synced.map_err(|source| file_error("the directory of the logs", source))

@@ -25,7 +25,8 @@ use crate::{
 pub(super) struct Voids(pub(super) Vec<(Author, u32)>);
 
 impl Voids {
-    /// Writes the list for `base`; nothing if it is empty. Durable on return.
+    /// Writes the list for `base`, also an empty one: while it is there, the state file may be that of before
+    /// the installation. Durable on return.
     ///
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`.
@@ -35,7 +36,7 @@ impl Voids {
         dir: &Path,
         base: &[u8; 32],
     ) -> Result<(), LogError> {
-        self.write(disk, dir, &name(base))
+        Self::put(disk, dir, &name(base), &self.encode())
     }
 
     /// Writes the list for a pruning after which the logs begin at `begins`; nothing if it is empty.
@@ -56,11 +57,19 @@ impl Voids {
         if self.0.is_empty() {
             return Ok(());
         }
+        Self::put(disk, dir, name, &self.encode())
+    }
+
+    // A list that was cut is none.
+    fn put(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), LogError> {
+        let unfinished = dir.join(format!("{name}.new"));
         let write = || {
-            remove_if_there(disk, &dir.join(name))?;
-            let file = disk.open(&dir.join(name), Open::New)?;
-            file.write_at(&self.encode(), 0)?;
+            remove_if_there(disk, &unfinished)?;
+            let file = disk.open(&unfinished, Open::New)?;
+            file.write_at(bytes, 0)?;
             file.sync_data()?;
+            drop(file);
+            disk.rename(&unfinished, &dir.join(name))?;
             disk.sync_dir(dir)
         };
         write().map_err(|source| file_error(name, source))

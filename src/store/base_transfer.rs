@@ -163,12 +163,19 @@ impl Store {
         let cause = self.install_cause(peer);
         let rank = match self.shared.check_named(&manifest) {
             Err(TakeBaseError::NotNamed { hash }) if cause == InstallCause::Chosen => {
-                // Heads that are gone from it are gone for good: nobody knows by which acts.
-                manifest.collected = CollectionsHash::NONE;
                 (u64::MAX, hash.0)
             }
             rank => rank?,
         };
+        if cause == InstallCause::Chosen {
+            // Heads that are gone from it by acts that do not count are gone for good. So a next base can be
+            // made of it.
+            if !self.bears(manifest.collected) {
+                manifest.collected = CollectionsHash::NONE;
+            }
+            // It goes before one that was being taken.
+            self.shared.choice().installed();
+        }
         let turn = Arc::clone(&self.shared.taking).try_lock_owned();
         let turn = turn.map_err(|_held| TakeBaseError::Busy)?;
         let (anchors, keeps) = (manifest.anchors.clone(), self.shared.keeps());

@@ -1,19 +1,21 @@
-//! Wishes for the base of a peer, though no entries are lacking: the user has chosen the state of the peer, or
-//! no act that counts bears the base here.
+//! The wish for the base of a peer though no entries are lacking: the user has chosen the state of the peer.
 
 use std::sync::{Arc, PoisonError};
 
 use crate::{
     id::Author,
     log::InstallCause,
-    protocol::sync::BaseWish,
+    protocol::{
+        finality::{CollectionsHash, is_borne},
+        sync::BaseWish,
+    },
     store::{Shared, Store},
 };
 
 /// The choice of a member whose state this store takes at the next sync with it. It ends when this is
 /// dropped.
 #[derive(Debug)]
-pub struct StateChoice(Arc<Shared>);
+pub struct StateChoice(Arc<Shared>, Author);
 
 impl Store {
     /// Takes the state of `node` in place of that here, at the next sync with it: its base, whatever admins
@@ -23,36 +25,30 @@ impl Store {
     #[must_use]
     pub fn choose_state_of(&self, node: Author) -> StateChoice {
         *self.shared.lock_chosen() = Some(node);
-        StateChoice(Arc::clone(&self.shared))
+        StateChoice(Arc::clone(&self.shared), node)
     }
 
     /// Returns when the base of `node` is to be asked for in a sync with it.
     pub fn base_wish(&self, node: &Author) -> BaseWish {
         match self.install_cause(node) {
             InstallCause::Lacking => BaseWish::IfLacking,
-            InstallCause::Unborne => BaseWish::Rather,
             InstallCause::Chosen => BaseWish::Only,
         }
     }
 
     /// Returns why a base of `node` would be installed.
     pub(super) fn install_cause(&self, node: &Author) -> InstallCause {
-        if *self.shared.lock_chosen() == Some(*node) {
-            return InstallCause::Chosen;
+        match *self.shared.lock_chosen() == Some(*node) {
+            true => InstallCause::Chosen,
+            false => InstallCause::Lacking,
         }
-        if self.shared.root || self.shared.anyone || self.shared.log.begins().is_empty() {
-            return InstallCause::Lacking;
-        }
+    }
+
+    /// Returns whether acts that count bear a base with the effect of `collected`. Long work with many acts.
+    pub(super) fn bears(&self, collected: CollectionsHash) -> bool {
         let members = Arc::clone(&self.shared.members.borrow());
-        let mut borne = self
-            .shared
-            .borne
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match borne.look(members, &self.shared.id, self.collected()) {
-            true => InstallCause::Lacking,
-            false => InstallCause::Unborne,
-        }
+        let acts = members.anchors_acts(&self.shared.id).map(Arc::as_ref);
+        is_borne(&[collected].into(), acts)
     }
 }
 
@@ -64,6 +60,10 @@ impl Shared {
 
 impl Drop for StateChoice {
     fn drop(&mut self) {
-        *self.0.lock_chosen() = None;
+        let mut chosen = self.0.lock_chosen();
+        // Another one may be chosen since.
+        if *chosen == Some(self.1) {
+            *chosen = None;
+        }
     }
 }

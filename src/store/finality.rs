@@ -208,7 +208,7 @@ impl Store {
         {
             tracing::warn!(store = %self.id(), %error, "the past is read from a later time on");
         }
-        // Else the writer would wait for it.
+        // Then the writer has less to wait for.
         let began = Instant::now();
         while began.elapsed() < FLUSH_WAIT_MAX {
             let through = anchors.clone();
@@ -285,9 +285,10 @@ fn beginning_of(shared: &Shared, taking: &Taking) -> Result<Option<Arc<Base>>, P
     let mut bases = bases.newest.into_iter().chain(bases.beginning);
     let found = bases.find(|base| taking.may_begin_with(base.manifest().collected));
     if found.is_none() && has_any && shared.log.pruned().is_some() {
-        let what = "the base here has the effect of an act that does not count any more; the next one that an admin \
-                    makes is taken instead, or `lattice repair --state-from` takes that of a member now"
-            .to_owned();
+        let what =
+            "the base here has the effect of an act that does not count any more; `lattice repair \
+                    --state-from` takes that of a member"
+                .to_owned();
         return Err(PruneError::Lacks { what });
     }
     Ok(found)
@@ -331,6 +332,6 @@ fn check_room(
     Ok(has_room(free_bytes, base_bytes, new_bytes)?)
 }
 
-// Time for which a pruning waits for a flush beside the writer. After that the writer flushes.
-const FLUSH_WAIT_MAX: Duration = Duration::from_secs(10);
+// Time for which a pruning waits for a flush beside the writer.
+const FLUSH_WAIT_MAX: Duration = Duration::from_secs(3);
 const FLUSH_LOOK: Duration = Duration::from_millis(10);

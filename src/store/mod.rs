@@ -6,7 +6,6 @@
 
 mod base_transfer;
 mod base_wish;
-mod borne;
 mod config;
 pub mod consumers;
 mod error;

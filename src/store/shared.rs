@@ -25,7 +25,7 @@ use crate::{
         sync::{BaseChoice, PartName},
     },
     state::{Base, Bases, Progress, StateError, StateReader, View},
-    store::{Fresh, ReadError, borne::Borne, state_root::SettledRoot},
+    store::{Fresh, ReadError, state_root::SettledRoot},
 };
 
 /// The parts that handles, watches and the writer share. Only the writer changes `log`, `state`,
@@ -55,8 +55,6 @@ pub(super) struct Shared {
     pub(super) named: Mutex<BTreeMap<BaseHash, u64>>,
     // The member whose state the user has chosen. Held for a look or an assignment.
     pub(super) chosen: Mutex<Option<Author>>,
-    // Whether acts bear the bases, as of the last look. Held for the look.
-    pub(super) borne: Mutex<Borne>,
     // The base that is being taken, and those that have failed. Held for a look or a change.
     pub(super) choice: Mutex<BaseChoice>,
     // Parts that were damaged when the last base was to be installed. Held for a copy or an assignment.

@@ -14,8 +14,8 @@ use crate::protocol::{
 /// Only the newest `ACTS_LOOKED_AT_MAX` acts are looked at.
 ///
 /// It is not when an admin was removed by one who had not heard of its acts, after nodes had removed history
-/// by them. The tombstones that are gone there are still at others, and nobody can give back the logs. Such a
-/// node takes the next base that an act names.
+/// by them. The tombstones that are gone there are still at others, and nobody can give back the logs. Its
+/// user chooses a member whose state it takes.
 pub fn is_borne<'a>(
     collected: &BTreeSet<CollectionsHash>,
     acts: impl IntoIterator<Item = &'a PlacedAct>,

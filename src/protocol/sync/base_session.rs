@@ -111,7 +111,7 @@ impl Session {
 
     /// Returns whether the base is asked for also if no entries are lacking.
     pub(super) fn wants_base_anyway(&self) -> bool {
-        matches!(self.fetching.wish, BaseWish::Rather | BaseWish::Only)
+        self.fetching.wish == BaseWish::Only
     }
 
     /// Takes pieces of a base from `piece_bytes_min` bytes on as full ones. For tests only.
@@ -146,11 +146,6 @@ impl Session {
     /// When it is not open.
     pub fn on_base_refused(&mut self) -> Vec<Action> {
         assert!(self.is_deciding(), "the base is asked about");
-        if self.fetching.wish == BaseWish::Rather {
-            self.fetching.wish = BaseWish::IfLacking;
-            self.summary.base = BaseNeed::None;
-            return self.find_begins();
-        }
         self.summary.base = BaseNeed::Refused;
         self.done()
     }
@@ -211,8 +206,7 @@ impl Session {
 
     /// Looks for the places at which logs of the peer begin. Entries before them are not asked for.
     pub(super) fn find_begins(&mut self) -> Vec<Action> {
-        let has_bases = self.speaks >= VERSION || self.fetching.wish == BaseWish::Only;
-        if self.wants_base_anyway() && has_bases {
+        if self.wants_base_anyway() {
             return self.ask_for_base();
         }
         let is_unknown = |(author, anchor): &&(Author, FrontierTip)| {
@@ -244,13 +238,12 @@ impl Session {
         self.ask_for_base()
     }
 
-    // A peer gives its base once in a session, and none in the first version.
+    // A peer gives none in the first version.
     fn ask_for_base(&mut self) -> Vec<Action> {
-        if self.fetching.has_asked || self.speaks < VERSION {
+        if self.speaks < VERSION {
             self.summary.base = BaseNeed::Refused;
             return self.done();
         }
-        self.fetching.has_asked = true;
         self.wants = Wants::Manifest;
         self.summary.base = BaseNeed::Open;
         vec![Action::Send(Message::WantBase)]

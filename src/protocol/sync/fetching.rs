@@ -46,8 +46,6 @@ pub enum BaseWish {
     /// If it lacks entries that were removed at the peer.
     #[default]
     IfLacking,
-    /// In any case. If the peer has none, or not one that this side takes, the session goes on.
-    Rather,
     /// In any case, and nothing else is wanted.
     Only,
 }
@@ -57,8 +55,6 @@ pub enum BaseWish {
 pub(super) struct Fetching {
     /// When this side asks for the base.
     pub(super) wish: BaseWish,
-    /// True once it was asked for: that may be done once.
-    pub(super) has_asked: bool,
     /// Bytes of a full piece: only the last one of the manifest and of each part may be shorter.
     pub(super) piece_bytes_min: usize,
     // The pieces of the manifest so far, at most BASE_MANIFEST_BYTES_MAX.
@@ -73,7 +69,6 @@ impl Default for Fetching {
     fn default() -> Self {
         Self {
             wish: BaseWish::default(),
-            has_asked: false,
             piece_bytes_min: BASE_PIECE_BYTES,
             manifest: BytesMut::new(),
             part_left: None,

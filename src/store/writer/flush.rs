@@ -71,7 +71,7 @@ impl Writer {
     ///
     /// # Errors
     /// The disk fails.
-    pub(super) fn is_flushed_through(&self, anchors: &Frontier) -> Result<bool, LogError> {
+    fn is_flushed_through(&self, anchors: &Frontier) -> Result<bool, LogError> {
         let Some(flushed) = self.state.flushed_through() else {
             return Ok(false);
         };

@@ -107,10 +107,6 @@ impl Writer {
             InstallCause::Lacking => {
                 "older entries were removed at all members: the state is that of a base"
             }
-            InstallCause::Unborne => {
-                "an act by which history was removed here does not count any more: the state is that of \
-                 another member"
-            }
             InstallCause::Chosen => {
                 "the state of another member was chosen in place of that of this node"
             }
@@ -118,21 +114,24 @@ impl Writer {
         self.gap = Some(reason.into());
         self.rebuild();
         self.counted_by = self.membership.standings();
-        if let Some(error) = self.health.state_error() {
-            return Err(error.clone().into());
+        if let Some(error) = self.health.state_error().cloned() {
+            // A branch that is begun now could be taken for one that was set aside.
+            if has_voids {
+                return Err(self.poison(&error.to_string()).into());
+            }
+            return Err(error.into());
         }
-        if has_voids && let Err(reason) = self.forget_voids_of(&hash) {
+        if let Err(reason) = self.forget_install_of(&hash) {
             return Err(self.poison(&reason).into());
         }
         Ok(())
     }
 
-    // The old state file has the ends of branches that were set aside, and must not come back. The error, in
-    // words: opening the store again ends this.
-    fn forget_voids_of(&self, base: &[u8; 32]) -> Result<(), String> {
+    // The old state file must not come back. The error, in words: opening the store again ends this.
+    fn forget_install_of(&self, base: &[u8; 32]) -> Result<(), String> {
         let synced = self.config.disk.sync_dir(&self.config.dir);
         synced.map_err(|error| error.to_string())?;
-        let forgotten = self.logs.forget_voids_of(base);
+        let forgotten = self.logs.forget_install_of(base);
         forgotten.map_err(|error| error.to_string())
     }
 

@@ -84,7 +84,6 @@ pub(in crate::store) fn open(
         taking: Arc::default(),
         named: std::sync::Mutex::default(),
         choice: std::sync::Mutex::default(),
-        borne: std::sync::Mutex::default(),
         chosen: std::sync::Mutex::default(),
         damaged_parts: std::sync::Mutex::default(),
         come: std::sync::Mutex::default(),

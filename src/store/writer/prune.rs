@@ -149,10 +149,7 @@ impl Writer {
         for (author, anchor) in plan.anchors().iter() {
             self.check_applied(&author, anchor)?;
         }
-        // Entries that came meanwhile need not be there.
-        if !self.is_flushed_through(&plan.anchors())? {
-            self.flush_all()?;
-        }
+        self.flush_all()?;
         let (pruning, removed) = self.logs.prune(&plan)?;
         for branch in self.logs.reader().all() {
             self.marks.cap(&branch);

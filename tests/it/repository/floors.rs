@@ -98,14 +98,7 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
         (2, &["shared", "write"]),
         (
             1,
-            &[
-                "borne",
-                "config",
-                "error",
-                "offered_base",
-                "outbox",
-                "state_root",
-            ],
+            &["config", "error", "offered_base", "outbox", "state_root"],
         ),
     ],
 }];

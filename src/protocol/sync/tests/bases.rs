@@ -202,55 +202,25 @@ fn side_that_takes_no_base_asks_for_none() {
 fn base_that_is_wished_for_is_asked_for_first() {
     let chain = chain();
     let own = [&chain[3]];
-    for wish in [BaseWish::Rather, BaseWish::Only] {
-        let (session, hello) = Session::open(STORE, frontier(&own), Vec::new()).unwrap();
-        let mut session = session.wishing(wish).with_pieces_of(1);
-        let hello = session.hello_with_wish(hello);
-        assert!(matches!(hello, Message::Hello { frontier: None, .. }));
-        // The peer takes the hello of a side that has other entries, which has none to give.
-        let mut peer = acceptor(&own, &[&chain[1]]);
-        let answers = sent(peer.handle(hello).unwrap());
-        let mut asked = Vec::new();
-        for answer in answers {
-            asked.extend(sent(session.handle(answer).unwrap()));
-        }
-        assert_eq!(asked.last(), Some(&Message::WantBase), "{wish:?}");
-        // The acceptor, too.
-        let mut session = acceptor(&own, &[]).wishing(wish);
-        let (_opener, hello) = Session::open(STORE, frontier(&own), Vec::new()).unwrap();
-        assert!(!sent(session.handle(hello).unwrap()).contains(&Message::Same));
-        let open = opener(&own, &[]);
-        assert!(!open.wants_base_anyway());
+    let (session, hello) = Session::open(STORE, frontier(&own), Vec::new()).unwrap();
+    let mut session = session.wishing(BaseWish::Only).with_pieces_of(1);
+    let hello = session.hello_with_wish(hello);
+    assert!(matches!(hello, Message::Hello { frontier: None, .. }));
+    let mut peer = acceptor(&own, &[&chain[1]]);
+    let answers = sent(peer.handle(hello).unwrap());
+    let mut asked = Vec::new();
+    for answer in answers {
+        asked.extend(sent(session.handle(answer).unwrap()));
     }
-}
-
-/// Where the base is not taken, one who would rather have it goes on with the entries.
-#[test]
-fn base_that_was_wished_for_in_vain_is_asked_for_once() {
-    let chain = chain();
-    let wishing = |wish| {
-        let mut session = opener(&[&chain[0]], &[]).wishing(wish);
-        session.handle(begins(&[&chain[1]])).unwrap();
-        let actions = session.handle(tips(&[&chain[3]])).unwrap();
-        assert_eq!(names(&actions).last(), Some(&"WantBase"));
-        session.handle(manifest("manifest", true)).unwrap();
-        session
-    };
-    let mut session = wishing(BaseWish::Only);
+    assert_eq!(asked.last(), Some(&Message::WantBase));
+    session.handle(manifest("manifest", true)).unwrap();
     assert_eq!(sent(session.on_base_refused()), [Message::Done]);
     assert_eq!(session.summary().base, BaseNeed::Refused);
-    let mut session = wishing(BaseWish::Rather);
-    assert_eq!(names(&session.on_base_refused()), ["find"]);
-    // Nothing that was removed there is lacking: the entries come.
-    assert_eq!(names(&session.on_missing(Vec::new())), ["find"]);
-    let asked = sent(session.on_missing(vec![tip_of(&chain[3])]));
-    assert!(matches!(asked[..], [Message::Want { .. }]), "{asked:?}");
-    // Else there is no other base to be had.
-    let mut session = wishing(BaseWish::Rather);
-    session.on_base_refused();
-    let actions = session.on_missing(vec![tip_of(&chain[1])]);
-    assert_eq!(sent(actions), [Message::Done]);
-    assert_eq!(session.summary().base, BaseNeed::Refused);
+    // The acceptor, too.
+    let mut session = acceptor(&own, &[]).wishing(BaseWish::Only);
+    let (_opener, hello) = Session::open(STORE, frontier(&own), Vec::new()).unwrap();
+    assert!(!sent(session.handle(hello).unwrap()).contains(&Message::Same));
+    assert!(!opener(&own, &[]).wants_base_anyway());
 }
 
 /// A peer sent a byte now and then, each within its time, and held the only transfer of the store.
