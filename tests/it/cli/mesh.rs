@@ -231,7 +231,7 @@ fn flags_win_over_the_settings_file() {
 
     std::fs::write(&file, "mdns = false\nbnd = '127.0.0.2:0'\n").unwrap();
     insta::assert_snapshot!(home.run(&["up"]), @r#"
-    error: [home]/data/config.toml:2:1: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`
+    error: [home]/data/config.toml:2:1: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`, `socket_mode`, `socket_group`
     exit 2
     "#);
     // A command that opens no connection does not read the settings.
