@@ -89,7 +89,7 @@ impl Logs {
                 let seq = here.seq;
                 return Ok(Err(CannotInstall::Apart { author, seq }));
             }
-            // Its log begins anew at the anchor, with what peers have after that.
+            // The log of this author begins again after the anchor. Peers send the entries after it.
             let branches = self.reader().of(&author).into_iter();
             voids.extend(branches.map(|branch| (author, branch.number)));
             begins.0.retain(|(other, _number), _row| *other != author);

@@ -89,7 +89,7 @@ impl Session {
 impl Session {
     /// Asks for the base of the peer as `wish` says. A side that opened the session and asks in any case
     /// sends `hello` without its frontier: else the session would end if both sides have the same entries.
-    /// Where the wish is not met and one is needed, or was the only one, the summary says `Refused`.
+    /// If this node does not get the base that it needs or wishes for, the summary says `Refused`.
     ///
     /// Called before the first message of the peer is handled.
     #[must_use]

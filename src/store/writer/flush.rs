@@ -53,7 +53,7 @@ impl Writer {
     /// unless one is running: ask again.
     ///
     /// # Errors
-    /// The disk fails.
+    /// The disk fails, or the store takes no writes now.
     pub(super) fn flush_through(&mut self, anchors: &Frontier) -> Result<bool, PruneError> {
         self.health.check_writable()?;
         if self.is_flushed_through(anchors)? {
