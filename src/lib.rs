@@ -17,6 +17,7 @@
 //! 3  store                           the handle over its wings: writer, watch, consumers, read
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb, and bases; channels
 //!    light                           checks a proof with no node and no store
+//!    vault                           where the secret of a node's key is, and how it is fetched
 //! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
 //!    permissions                     owner and mode of files that the node obeys or keeps secret
 //! 0  id  limits  wire                names; maxima; generated messages
@@ -108,6 +109,7 @@ pub mod permissions;
 pub mod protocol;
 pub mod state;
 pub mod store;
+pub mod vault;
 pub mod wire;
 
 pub use node::{Node, NodeConfig};

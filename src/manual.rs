@@ -56,6 +56,7 @@ pages! {
     consumers: "durable positions that workers share",
     hooks: "commands and posts that run when a key changes",
     proofs: "compare nodes, check lines and states without a node",
+    keys: "where the secret of a node is kept",
     backup: "snapshots, restore, repair",
     operating: "service, metrics, health",
     library: "a node in a Rust program",

@@ -208,6 +208,10 @@ impl From<OpenError> for ApiError {
             ),
             OpenError::Unusable { .. } => Self::new("unusable", EXIT_DAMAGED, message)
                 .hint("restore it from a backup, or move the data directory away"),
+            OpenError::Key { source, .. } => {
+                Self::new("key", EXIT_UNAVAILABLE, message).hint(source.remedy())
+            }
+            OpenError::Panicked => failed("panicked"),
             OpenError::RootUnknown { .. } => Self::new("root_unknown", EXIT_DAMAGED, message).hint(
                 "restore meta.db from a backup; or move the directories of these stores out of \
                     stores/ if they do not belong to this node's mesh, and start again",

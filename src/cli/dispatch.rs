@@ -52,6 +52,7 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::Connect(connect) => connect.run(context).await,
         Command::Repair(repair) => repair.run(context).await,
         Command::Service(service) => service.run(context),
+        Command::Key(key) => key.run(context).await,
         Command::Retention(retention) => retention.run(context).await,
         Command::Prune(prune) => prune.run(context).await,
         Command::Snapshot(snapshot) => snapshot.run(context).await,

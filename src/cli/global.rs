@@ -20,6 +20,18 @@ pub(crate) struct Global {
         display_order = 100
     )]
     pub(crate) data_dir: Option<PathBuf>,
+    /// File with the passphrase of the node's key, if it is sealed with one
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FILE",
+        env = "LATTICE_PASSPHRASE_FILE",
+        hide_env_values = true,
+        hide = true,
+        display_order = 101
+    )]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Store, by name or UUID [default: the choice of `store use` here, else the data store]
     #[arg(
         long,

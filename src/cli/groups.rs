@@ -44,6 +44,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
             "verify",
             "repair",
             "snapshot",
+            "key",
             "retention",
             "prune",
             "root",

@@ -24,6 +24,7 @@ mod reconnect;
 mod run;
 mod screens;
 mod sd_notify;
+mod secrets;
 mod session;
 mod shell;
 mod signals;

@@ -6,14 +6,16 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use lattice::{
     api::error::ApiError,
+    node::NodeConfig,
     permissions::{self, Trust, Untrusted},
 };
 
-use crate::cli::exit::Failure;
+use crate::cli::{exit::Failure, input::passphrase::Passphrases};
 
 /// The data directory, and in it the choices of `store use`: one store per working directory.
 #[derive(Debug, Clone)]
@@ -22,9 +24,19 @@ pub(crate) struct Place {
     pub(crate) data_dir: PathBuf,
     /// True if a flag or the environment named it; false for the platform's default.
     pub(crate) is_named: bool,
+    /// File with the passphrase of the node's key, if it is sealed with one.
+    pub(crate) passphrase_file: Option<PathBuf>,
 }
 
 impl Place {
+    /// Returns the options with which the node here is opened.
+    pub(crate) fn node_config(&self) -> NodeConfig {
+        let mut config = NodeConfig::new(&self.data_dir);
+        let file = self.passphrase_file.clone();
+        config.key.passphrase = Some(Arc::new(Passphrases { file }));
+        config
+    }
+
     /// Returns the directory `named`, else `lattice` in the platform's data folder.
     pub(crate) fn find(named: Option<&Path>) -> Result<Self, Failure> {
         if let Some(dir) = named {
@@ -39,6 +51,7 @@ impl Place {
             return Ok(Self {
                 data_dir,
                 is_named: true,
+                passphrase_file: None,
             });
         }
         let home = env::home_dir().filter(|home| !home.as_os_str().is_empty());
@@ -60,6 +73,7 @@ impl Place {
         Ok(Self {
             data_dir: data.join("lattice"),
             is_named: false,
+            passphrase_file: None,
         })
     }
 

@@ -13,6 +13,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     groups,
     output::{print, stderr::Stderr},
+    secrets::hide_memory,
     session::Context,
     shell,
     signals::{interrupted, second_interrupt},
@@ -28,6 +29,7 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return args::print_answer(&error),
     };
     log_to_stderr(cli.global.verbose);
+    hide_memory();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {

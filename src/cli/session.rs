@@ -16,7 +16,7 @@ use lattice::{
         whole,
     },
     daemon::{Daemon, MetricsError},
-    node::{FileConfig, Node, NodeConfig, OpenError},
+    node::{FileConfig, Node, OpenError},
 };
 
 use crate::cli::{
@@ -70,7 +70,8 @@ enum Session {
 impl Context {
     /// Makes the context for these flags. Opens nothing.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let place = Place::find(global.data_dir.as_deref())?;
+        let mut place = Place::find(global.data_dir.as_deref())?;
+        place.passphrase_file.clone_from(&global.passphrase_file);
         let out = Output::new(global.form(), global.color, global.verbose > 0);
         let store_named = global.store.clone();
         let store = String::new();
@@ -116,6 +117,11 @@ impl Context {
     pub(crate) async fn client(&mut self, lifetime: Lifetime) -> Result<Client, Failure> {
         let net = NetArgs::of_environment()?;
         self.client_with(lifetime, &net).await
+    }
+
+    /// Returns a client of the node if it runs in another process; opens nothing.
+    pub(crate) async fn running(&self) -> Result<Option<Client>, Failure> {
+        connect(&self.place).await
     }
 
     /// Returns the client for a command that follows the node until it is stopped, and whether
@@ -270,7 +276,7 @@ impl Session {
                 Lifetime::Long => FileConfig::read(&place.data_dir)?,
                 Lifetime::Short => FileConfig::default(),
             };
-            match Node::open(NodeConfig::new(&place.data_dir)).await {
+            match Node::open(place.node_config()).await {
                 Ok(node) if lifetime == Lifetime::Long => {
                     return Self::serve(node, net, file).await;
                 }

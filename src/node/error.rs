@@ -10,6 +10,7 @@ use crate::{
     limits::{NODE_NAME_CHARS_MAX, STORE_NAME_CHARS_MAX},
     permissions::Untrusted,
     store::{self, ReadError, WriteError},
+    vault::KeyError,
 };
 
 /// Why a node could not be opened.
@@ -75,6 +76,18 @@ pub enum OpenError {
         /// Error of the file system.
         source: io::Error,
     },
+    /// The secret of the node's key cannot be had from the place that `identity.key` names. No other place is
+    /// tried.
+    #[error("the key of the node cannot be had ({}): {source}", path.display())]
+    Key {
+        /// Path of `identity.key`.
+        path: PathBuf,
+        /// Error of the place.
+        source: KeyError,
+    },
+    /// A task of the node has panicked.
+    #[error("a task of the node has panicked")]
+    Panicked,
     /// The file system returned an error.
     #[error("cannot open {}", path.display())]
     Io {
@@ -100,6 +113,15 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Returns the error of a key that cannot be had.
+    pub(super) fn key(path: &Path, source: KeyError) -> Self {
+        let path = path.to_owned();
+        match source {
+            KeyError::Malformed { what } => Self::Unusable { path, what },
+            source => Self::Key { path, source },
+        }
+    }
+
     /// Returns the error for a file that could not be opened or made for writing.
     pub(super) fn refused(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

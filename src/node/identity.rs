@@ -1,66 +1,69 @@
-//! The node's signing key, in a file that only its owner can read.
+//! `identity.key`: the secret of the node's key, or the place where it is kept, in a file that only its owner
+//! can read.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use data_encoding::HEXLOWER;
-use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::{
     id::Author,
+    limits::KEY_TEXT_BYTES_MAX,
     node::{
         data_dir::{IDENTITY, no_follow},
         error::OpenError,
     },
     permissions::{Trust, open_unlinked},
+    vault::{KeyError, KeyFile, KeyPlace, KeySources, Seed},
 };
 
-const FIRST_LINE: &str = "lattice identity v1";
-
-/// Reads the key. Makes one if the file is missing and `create` is true.
+/// Returns the secret, from the place that the file names. Makes a key if the file is missing and `create` is
+/// true: in the vault of the caller if it has one, else in the file.
+///
+/// Waits for a person or a command: not for an event loop.
 ///
 /// # Errors
-/// `Io`; `Untrusted` if other users could have it; `Unusable`.
-pub(super) fn load(data_dir: &Path, create: bool) -> Result<SigningKey, OpenError> {
+/// `Io`; `Untrusted` if other users could have it; `Unusable`; `Key`.
+pub(super) fn load(data_dir: &Path, create: bool, sources: &KeySources) -> Result<Seed, OpenError> {
     let path = data_dir.join(IDENTITY);
-    let io = |source| OpenError::Io {
-        path: path.clone(),
-        source,
-    };
-    match open_unlinked(&path, Trust::Secret) {
-        Ok(file) => read(file, &path),
-        Err(error) if error.is_missing() && create => make(data_dir, &path).map_err(io),
-        Err(error) => Err(error.into()),
+    match read(&path) {
+        Err(OpenError::Untrusted(error)) if error.is_missing() && create => {
+            make(data_dir, sources).map_err(|error| error.at(&path))
+        }
+        file => {
+            let seed = sources.fetch(&file?);
+            seed.map_err(|source| OpenError::key(&path, source))
+        }
     }
 }
 
-/// Reads the key in a file anywhere, a copy of `identity.key`.
+/// Returns the secret that a file anywhere has or names, a copy of `identity.key`.
 ///
 /// # Errors
-/// `Io`; `Untrusted` if other users could have it; `Unusable`.
-pub(super) fn load_file(path: &Path) -> Result<SigningKey, OpenError> {
-    read(open_unlinked(path, Trust::Secret)?, path)
+/// Like `load`.
+pub(super) fn load_file(path: &Path, sources: &KeySources) -> Result<Seed, OpenError> {
+    let seed = sources.fetch(&read(path)?);
+    seed.map_err(|source| OpenError::key(path, source))
 }
 
-/// Makes a key.
+/// Reads `identity.key` of a directory, and fetches nothing.
 ///
 /// # Errors
-/// `Io`.
-pub(super) fn new_key() -> Result<SigningKey, OpenError> {
-    Ok(SigningKey::from_bytes(&Zeroizing::new(random()?)))
+/// `Io`, `Untrusted`, `Unusable`.
+pub(super) fn read_file(data_dir: &Path) -> Result<KeyFile, OpenError> {
+    read(&data_dir.join(IDENTITY))
 }
 
-/// Writes `key` as the identity of a directory that has none. Durable on return.
+/// Writes `seed` as the identity of a directory that has none. Durable on return.
 ///
 /// # Errors
 /// Any error of the file system.
-pub(super) fn install(data_dir: &Path, key: &SigningKey) -> io::Result<()> {
-    put_in_place(data_dir, &write(data_dir, key)?, &data_dir.join(IDENTITY))
+pub(super) fn install(data_dir: &Path, seed: &Seed) -> io::Result<()> {
+    put_in_place(data_dir, &KeyFile::plain(seed.clone()))
 }
 
 /// A new identity for a directory that has data.
@@ -79,22 +82,22 @@ pub(super) fn exists(data_dir: &Path) -> bool {
     data_dir.join(IDENTITY).symlink_metadata().is_ok()
 }
 
-/// Puts a new key in the place of the old one, and keeps the old one under another name. Durable on
+/// Puts a new key in the place of the old one, and keeps the old file under another name. Durable on
 /// return; after a crash before, the directory has one of the two.
 ///
 /// # Errors
 /// `Untrusted`, `ReadOnly`, `Io`.
 pub(super) fn renew(data_dir: &Path) -> Result<NewIdentity, OpenError> {
     let path = data_dir.join(IDENTITY);
-    let author = |key: &SigningKey| Author(key.verifying_key().to_bytes());
-    let former = match load(data_dir, false) {
-        Ok(key) => Some(author(&key)),
+    let former = match read(&path) {
+        Ok(file) => Some(file.node),
         Err(OpenError::Unusable { .. }) => None,
         Err(_missing) if !exists(data_dir) => None,
         Err(error) => return Err(error),
     };
+    let seed = Seed::random().map_err(|source| OpenError::key(&path, source))?;
     let replace = || {
-        let (new, key) = write_new(data_dir)?;
+        let new = write(data_dir, &KeyFile::plain(seed.clone()))?;
         let kept = exists(data_dir).then(|| {
             let name = former.map_or("unreadable".to_owned(), |former| former.short());
             data_dir.join(format!("identity.{name}.key"))
@@ -108,10 +111,51 @@ pub(super) fn renew(data_dir: &Path) -> Result<NewIdentity, OpenError> {
         }
         std::fs::rename(&new, &path)?;
         File::open(data_dir)?.sync_all()?;
-        Ok((author(&key), kept))
+        Ok(kept)
     };
-    let (node, kept) = replace().map_err(|source| OpenError::refused(&path, source))?;
+    let kept = replace().map_err(|source| OpenError::refused(&path, source))?;
+    let node = seed.node();
     Ok(NewIdentity { node, former, kept })
+}
+
+/// Writes `file` beside the one in place, durable on return. It has no effect before `replace`.
+///
+/// # Errors
+/// Any error of the file system.
+pub(super) fn prepare_new(data_dir: &Path, file: &KeyFile) -> io::Result<PathBuf> {
+    write(data_dir, file)
+}
+
+/// Puts the file that `prepare_new` wrote in place of the one that is there, and overwrites the bytes of the
+/// latter. The rename is the moment at which the move counts. A file system may keep the old bytes elsewhere
+/// all the same.
+///
+/// # Errors
+/// Any error of the file system; before the rename, nothing has changed.
+pub(super) fn replace(data_dir: &Path, new: &Path) -> io::Result<()> {
+    let path = data_dir.join(IDENTITY);
+    let mut old = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(no_follow())
+        .open(&path)?;
+    let bytes = old.metadata()?.len();
+    std::fs::rename(new, &path)?;
+    File::open(data_dir)?.sync_all()?;
+    old.rewind()?;
+    io::copy(&mut io::repeat(0).take(bytes), &mut old)?;
+    old.sync_all()
+}
+
+/// Removes what a call that was cut has left beside the file in place: it may have the secret.
+///
+/// # Errors
+/// Any error of the file system.
+pub(super) fn remove_left_over(data_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(data_dir.join(NEW)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _removed => Ok(()),
+    }
 }
 
 /// Returns 32 random bytes from the operating system.
@@ -124,73 +168,80 @@ pub(super) fn random() -> Result<[u8; 32], OpenError> {
     Ok(bytes)
 }
 
-fn read(file: File, path: &Path) -> Result<SigningKey, OpenError> {
-    let io = |source| OpenError::Io {
+fn read(path: &Path) -> Result<KeyFile, OpenError> {
+    let file = open_unlinked(path, Trust::Secret)?;
+    // Growing would leave a copy of the secret behind.
+    let mut text = Zeroizing::new(String::with_capacity(KEY_TEXT_BYTES_MAX));
+    let mut file = file.take(KEY_TEXT_BYTES_MAX as u64);
+    let read = file.read_to_string(&mut text);
+    read.map_err(|source| OpenError::Io {
         path: path.to_owned(),
         source,
-    };
-    let mut text = Zeroizing::new(String::new());
-    let unusable = |what: &str| OpenError::Unusable {
-        path: path.to_owned(),
-        what: what.to_owned(),
-    };
-    file.take(1024).read_to_string(&mut text).map_err(io)?;
-    let mut lines = text.lines();
-    if lines.next() != Some(FIRST_LINE) {
-        return Err(unusable("it is not an identity of this version"));
+    })?;
+    KeyFile::parse(&text).map_err(|source| OpenError::key(path, source))
+}
+
+/// Why no key could be made.
+enum MakeError {
+    Key(KeyError),
+    Io(io::Error),
+}
+
+impl MakeError {
+    fn at(self, path: &Path) -> OpenError {
+        match self {
+            Self::Key(source) => OpenError::key(path, source),
+            Self::Io(source) => OpenError::Io {
+                path: path.to_owned(),
+                source,
+            },
+        }
     }
-    let bytes = Zeroizing::new(
-        HEXLOWER
-            .decode(lines.next().unwrap_or_default().as_bytes())
-            .map_err(|_letters| unusable("its key is not 64 hex digits"))?,
-    );
-    let seed: &[u8; 32] = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_length| unusable("its key is not 64 hex digits"))?;
-    Ok(SigningKey::from_bytes(seed))
 }
 
-fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
-    let (new, key) = write_new(data_dir)?;
-    put_in_place(data_dir, &new, path)?;
-    Ok(key)
+fn make(data_dir: &Path, sources: &KeySources) -> Result<Seed, MakeError> {
+    let seed = Seed::random().map_err(MakeError::Key)?;
+    let file = match &sources.vault {
+        None => KeyFile::plain(seed.clone()),
+        Some(vault) => {
+            let (node, place) = (seed.node(), KeyPlace::Caller);
+            let file = KeyFile { node, place };
+            let kept = vault.store(&node, &seed).map_err(|what| KeyError::Vault {
+                place: vault.place(),
+                what,
+            });
+            kept.map_err(MakeError::Key)?;
+            // Before anything depends on it.
+            sources.fetch(&file).map_err(MakeError::Key)?;
+            file
+        }
+    };
+    put_in_place(data_dir, &file).map_err(MakeError::Io)?;
+    Ok(seed)
 }
 
-fn put_in_place(data_dir: &Path, new: &Path, path: &Path) -> io::Result<()> {
+fn put_in_place(data_dir: &Path, file: &KeyFile) -> io::Result<()> {
+    let new = write(data_dir, file)?;
     // A link, not a rename: it fails if another process has made the file meanwhile.
-    std::fs::hard_link(new, path)?;
+    std::fs::hard_link(&new, data_dir.join(IDENTITY))?;
     std::fs::remove_file(new)?;
     File::open(data_dir)?.sync_all()
 }
 
-fn write_new(data_dir: &Path) -> io::Result<(PathBuf, SigningKey)> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
-    let key = SigningKey::from_bytes(&seed);
-    Ok((write(data_dir, &key)?, key))
-}
-
 // Writes a key under another name than its own, so that a crash leaves no half of a key under the right
 // one. Returns its path.
-fn write(data_dir: &Path, key: &SigningKey) -> io::Result<PathBuf> {
-    let seed = Zeroizing::new(key.to_bytes());
-    let text = Zeroizing::new(format!(
-        "{FIRST_LINE}\n{}\n",
-        HEXLOWER.encode(seed.as_slice())
-    ));
-    let new = data_dir.join("identity.new");
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _removed => {}
-    }
-    let mut file = OpenOptions::new()
+fn write(data_dir: &Path, file: &KeyFile) -> io::Result<PathBuf> {
+    remove_left_over(data_dir)?;
+    let new = data_dir.join(NEW);
+    let mut to = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(no_follow())
         .open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    to.write_all(file.to_text().as_bytes())?;
+    to.sync_all()?;
     Ok(new)
 }
+
+const NEW: &str = "identity.new";

@@ -1,7 +1,7 @@
 //! A node: an identity, a data directory of its own, and the stores in it.
 //!
 //! ```text
-//! identity.key   the signing key, 0600; data without it is an error
+//! identity.key   the signing key, or the place where it is kept, 0600; data without it is an error
 //! lock           taken before anything else; holds the process id
 //! meta.db        stores, root store, schema version; built again from the logs if it is damaged
 //! stores/{uuid}/ logs/ and state.db of each store; in a private one a file `private`
@@ -20,6 +20,7 @@ mod info;
 mod introduction;
 mod invites;
 mod join;
+mod key;
 mod lock;
 mod members;
 mod meta;
@@ -42,6 +43,7 @@ pub use identity::NewIdentity;
 pub use info::{NodeInfo, check_node_name};
 pub use invites::Redeemed;
 pub use join::{FormerRoot, OwnData};
+pub use key::{KeyMove, KeyMoveError, KeyMoved};
 pub use members::MeshError;
 pub use node::{Node, NodeConfig, StoreInfo};
 pub use snapshot::{

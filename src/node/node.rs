@@ -42,6 +42,7 @@ use crate::{
     },
     protocol::{finality::Stability, membership::genesis::Genesis},
     store::{Authority, Store, StoreConfig, WriteError},
+    vault::{KeySources, Seed},
 };
 
 /// The options of [`Node::open`].
@@ -61,6 +62,9 @@ pub struct NodeConfig {
     /// Bound on the log files that all stores have open at a time. Default: what the process may
     /// have open when the configuration is made.
     pub files: LogFiles,
+    /// The sources from which the secret of the node's key may be fetched; `identity.key` says which one it
+    /// is. Default: the file itself, a command, and the credentials that this process was given.
+    pub key: KeySources,
     /// Batches that a channel of the bus holds for its slowest watcher. Default: `BUS_BATCHES_MAX`.
     pub bus_batches: usize,
 }
@@ -75,6 +79,7 @@ impl NodeConfig {
             clock: Clock::system(),
             disk: Arc::new(RealDisk),
             files: LogFiles::of_process(),
+            key: KeySources::of_process(),
             bus_batches: BUS_BATCHES_MAX,
         }
     }
@@ -205,13 +210,33 @@ impl Node {
         config: NodeConfig,
         lock: Arc<Lock>,
     ) -> Result<Self, OpenError> {
-        let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
         if holds_data(&data_dir) && !identity::exists(&data_dir) {
             let owner = Meta::author_in(&config.disk, &data_dir);
             return Err(OpenError::IdentityMissing { data_dir, owner });
         }
-        let key = Arc::new(identity::load(&data_dir, config.create)?);
+        if let Err(source) = identity::remove_left_over(&data_dir) {
+            tracing::warn!(%source, "what a move of the key has left cannot be removed");
+        }
+        let (create, sources) = (config.create, config.key.clone());
+        let fetching = move || identity::load(&data_dir, create, &sources);
+        let fetching = tokio::task::spawn_blocking(fetching).await;
+        let seed = fetching.map_err(|_panic| OpenError::Panicked)??;
+        Self::open_with(config, lock, &seed).await
+    }
+
+    /// Like `open_locked`, with this key.
+    ///
+    /// # Errors
+    /// Like `open`.
+    pub(super) async fn open_with(
+        config: NodeConfig,
+        lock: Arc<Lock>,
+        seed: &Seed,
+    ) -> Result<Self, OpenError> {
+        let runtime = Handle::current();
+        let data_dir = config.data_dir.clone();
+        let key = Arc::new(seed.signing_key());
         let author = Author(key.verifying_key().to_bytes());
         let (meta, mended) = Meta::open(&config.disk, &data_dir, &author, config.create)?;
         let rows = meta.stores_with_data()?;

@@ -14,6 +14,7 @@ pub(super) mod help;
 pub(super) mod history;
 pub(super) mod hook;
 pub(super) mod join;
+pub(super) mod key;
 pub(super) mod leave;
 mod live;
 pub(super) mod lock;

@@ -319,7 +319,7 @@ pub(crate) async fn open(context: &Context, name: Option<String>) -> Result<Node
 }
 
 fn config(context: &Context, name: Option<String>) -> NodeConfig {
-    let mut config = NodeConfig::new(&context.place.data_dir);
+    let mut config = context.place.node_config();
     config.create = true;
     config.name = name;
     config

@@ -8,6 +8,7 @@ pub(super) mod key;
 pub(super) mod keys;
 pub(super) mod lines;
 pub(super) mod net_flags;
+pub(crate) mod passphrase;
 pub(super) mod prompt;
 pub(super) mod shell_words;
 pub(super) mod size;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ed25519_dalek::SigningKey;
+use tokio::task::JoinError;
 
 use crate::{
     disk::{Disk, Open},
@@ -22,6 +22,7 @@ use crate::{
             IDENTITY, META, RESTORED, RESTORING, STORES_DIR, holds_node, is_restoring,
             mark_restored, prepare,
         },
+        error::OpenError,
         identity,
         lock::Lock,
         meta::{Meta, Row},
@@ -37,6 +38,7 @@ use crate::{
     },
     state::{BaseManifest, Incoming, IncomingError, State, check_rows},
     store::{ReadError, base_dir},
+    vault::{KeySources, Seed},
 };
 
 /// The key of the node that is made.
@@ -131,13 +133,14 @@ async fn restore(
         stores.end_store()?;
         Ok::<_, RestoreError>((manifest, stores))
     });
-    // A panic is one of this program: it goes on in the caller.
-    let (manifest, stores) = match writing.await {
-        Ok(written) => written?,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    };
-    let key = stores.key(identity, &manifest)?;
-    let node = Author(key.verifying_key().to_bytes());
+    let (manifest, stores) = joined(writing.await)?;
+    let sources = config.key.clone();
+    let fetching = tokio::task::spawn_blocking(move || {
+        let key = stores.key(identity, &manifest, &sources)?;
+        Ok::<_, RestoreError>((key, manifest, stores))
+    });
+    let (key, manifest, stores) = joined(fetching.await)?;
+    let node = key.node();
     identity::install(&data_dir, &key).map_err(|source| io_error(&data_dir, source))?;
     let is_same = node == manifest.node;
     if is_same {
@@ -158,6 +161,11 @@ async fn restore(
         waits: is_same,
         differing: differing?,
     })
+}
+
+// A panic is one of this program: it goes on in the caller.
+fn joined<T>(ended: Result<T, JoinError>) -> T {
+    ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 // Returns the names of the stores whose state is not the one that the manifest names.
@@ -190,7 +198,7 @@ struct Stores {
     rows: Vec<Row>,
     names: BTreeSet<String>,
     open: Option<OpenStore>,
-    key: Option<SigningKey>,
+    key: Option<Seed>,
 }
 
 struct OpenStore {
@@ -248,7 +256,7 @@ impl Stores {
                 Ok(())
             }
             Checked::Key(seed) => {
-                self.key = Some(SigningKey::from_bytes(&seed));
+                self.key = Some(Seed::new(*seed));
                 Ok(())
             }
             Checked::Manifest(_read_by_the_caller) => Ok(()),
@@ -311,14 +319,22 @@ impl Stores {
         Ok(())
     }
 
-    fn key(&self, identity: Identity, manifest: &Manifest) -> Result<SigningKey, RestoreError> {
+    fn key(
+        &self,
+        identity: Identity,
+        manifest: &Manifest,
+        sources: &KeySources,
+    ) -> Result<Seed, RestoreError> {
         let (expected, key) = match identity {
-            Identity::New => return Ok(identity::new_key()?),
+            Identity::New => {
+                let seed = Seed::random();
+                return Ok(seed.map_err(|source| OpenError::key(&self.data_dir, source))?);
+            }
             Identity::InSnapshot => (manifest.node, self.key.clone()),
-            Identity::File(path) => (manifest.node, Some(identity::load_file(&path)?)),
+            Identity::File(path) => (manifest.node, Some(identity::load_file(&path, sources)?)),
         };
         let key = key.ok_or(RestoreError::NoKey { node: expected })?;
-        let found = Author(key.verifying_key().to_bytes());
+        let found = key.node();
         if found != expected {
             return Err(RestoreError::OtherKey { expected, found });
         }

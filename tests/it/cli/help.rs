@@ -135,6 +135,7 @@ fn help_lists_the_commands() {
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
       snapshot     Back up all stores into one file, check it anywhere, restore it
+      key          Show where the secret of this node's key is, and move it to a safer place
       retention    Show how much of a store's history is final and kept, or set how much is kept
       prune        Remove final entries of a store from the logs of this node
       root         Print the root of a store: one hash for its whole state

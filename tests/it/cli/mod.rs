@@ -14,6 +14,7 @@ mod hook;
 mod hook_kill;
 mod identity;
 mod joining;
+mod key;
 mod lifecycle;
 mod lines;
 mod live;

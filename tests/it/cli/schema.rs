@@ -204,6 +204,7 @@ fn lines_of_all_commands_fit_the_schema() {
         &["wait"],
         &["help", "topics"],
         &["help", "watching"],
+        &["key", "show"],
         &["snapshot", "create", &file("s")],
         &["snapshot", "verify", &file("s")],
     ] {
@@ -328,7 +329,7 @@ fn join(seen: &mut Seen, home: &Home) -> Home {
 const EXPECTED: &str = "\
     accepted acked added caught_up checked compared consumer consumer_deleted contacted dead dead_letter \
     dead_retried delete entry error exported extended false head hook hook_removed init invite item \
-    keys_deleted nacked notice page peer peer_dormant prefix proved put ready retention retention_policy root \
+    keys_deleted nacked node_key notice page peer peer_dormant prefix proved put ready retention retention_policy root \
     row run signed snapshot_created snapshot_verified status stopped store store_deleted store_renamed \
     store_used synced test_run up verified version who_has writes written";
 

@@ -52,8 +52,8 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 2,
-        modules: &["clock", "log", "state", "bus", "light"],
-        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes; checks proofs",
+        modules: &["clock", "log", "state", "bus", "light", "vault"],
+        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes; checks proofs; fetches the key",
     },
     Floor {
         number: 1,

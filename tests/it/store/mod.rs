@@ -11,3 +11,4 @@ mod pruned;
 mod root;
 mod snapshot;
 mod take_base;
+mod vault;

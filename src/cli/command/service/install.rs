@@ -36,6 +36,9 @@ pub(crate) struct Install {
     /// Install for the user's systemd instance; the node then runs as this user
     #[arg(long)]
     user: bool,
+    /// Give the service this encrypted credential with the node's key, made by `key move --to credential`
+    #[arg(long, value_name = "PATH")]
+    credential: Option<PathBuf>,
     /// Write the unit also in place of one that this command did not write
     #[arg(long)]
     replace: bool,
@@ -65,7 +68,8 @@ pub(crate) struct Uninstall {
 impl Install {
     pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
         let manager = Manager::find(self.user, self.root.clone())?;
-        let unit = Unit::of_this_program(self.user, &context.place)?;
+        let unit = Unit::of_this_program(self.user, &context.place)?
+            .with_credential(self.credential.clone());
         let path = manager.unit_path()?;
         let before = Found::at(&path)?;
         self.check(context, &manager, &unit, &path, &before)?;
@@ -172,6 +176,7 @@ impl Install {
         let place = Place {
             data_dir: unit.data_dir().unwrap_or(&context.place.data_dir).into(),
             is_named: true,
+            ..context.place.clone()
         };
         if *before == Found::Nothing && place.is_locked() {
             let message = format!("a node is running on {}", place.data_dir.display());

@@ -1,5 +1,7 @@
 //! `service print`, `service install`, `service uninstall`: a systemd unit for the node.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use crate::cli::{
@@ -39,6 +41,10 @@ Examples:
         /// Print a unit for the user's systemd instance
         #[arg(long)]
         user: bool,
+        /// Give the service this encrypted credential with the node's key, made by `key move --to
+        /// credential`
+        #[arg(long, value_name = "PATH")]
+        credential: Option<PathBuf>,
     },
     Install(Install),
     Uninstall(Uninstall),
@@ -47,8 +53,9 @@ Examples:
 impl Service {
     pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self.action {
-            ServiceAction::Print { user } => {
+            ServiceAction::Print { user, credential } => {
                 let unit = Unit::of_this_program(user, &context.place)?;
+                let unit = unit.with_credential(credential);
                 context.out.bytes(unit.text().as_bytes())
             }
             ServiceAction::Install(install) => install.run(context),

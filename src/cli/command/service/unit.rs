@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use lattice::vault::CREDENTIAL_NAME;
+
 use crate::cli::{exit::Failure, place::Place};
 
 /// A unit that runs the node with one program and one data directory.
@@ -13,6 +15,8 @@ pub(super) struct Unit {
     pub(super) binary: PathBuf,
     // The data directory, if a flag or the environment named it.
     named: Option<PathBuf>,
+    // The encrypted credential with the node's key.
+    credential: Option<PathBuf>,
 }
 
 impl Unit {
@@ -33,7 +37,14 @@ impl Unit {
             user,
             binary,
             named,
+            credential: None,
         })
+    }
+
+    /// Returns the unit, giving the service the encrypted credential at `path`, which has the node's key.
+    pub(super) fn with_credential(mut self, path: Option<PathBuf>) -> Self {
+        self.credential = path.map(|path| std::path::absolute(&path).unwrap_or(path));
+        self
     }
 
     /// Returns the data directory that a flag or the environment named.
@@ -75,6 +86,10 @@ impl Unit {
                 (writes, "multi-user.target")
             }
         };
+        let credential = self.credential.as_ref().map_or_else(String::new, |path| {
+            let path = path.to_string_lossy().replace('%', "%%");
+            format!("LoadCredentialEncrypted={CREDENTIAL_NAME}:{path}\n")
+        });
         format!(
             "\
 [Unit]
@@ -91,7 +106,7 @@ Restart=on-failure
 RestartSec=2
 # A usage error: a restart would not help.
 RestartPreventExitStatus=2
-{guard}NoNewPrivileges=yes
+{credential}{guard}NoNewPrivileges=yes
 
 [Install]
 WantedBy={target}
@@ -138,6 +153,7 @@ mod tests {
             user,
             binary,
             named,
+            credential: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lattice::node::{Identity, NodeConfig, RestoreOptions};
+use lattice::node::{Identity, RestoreOptions};
 use serde::Serialize;
 
 use crate::cli::{
@@ -78,7 +78,7 @@ impl Restore {
             return Err(Failure::usage("store_not_here", message));
         }
         let (data_dir, is_named) = (context.place.data_dir.clone(), context.place.is_named);
-        let restored = restore(NodeConfig::new(&data_dir), options).await?;
+        let restored = restore(context.place.node_config(), options).await?;
         let is_same = restored.node == restored.manifest.node;
         let out = &mut context.out;
         if out.json {
