@@ -88,33 +88,44 @@
 pub mod api;
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+#[cfg(feature = "node")]
 pub mod bus;
+#[cfg(feature = "node")]
 pub mod clock;
 #[cfg(feature = "api")]
 pub mod daemon;
+#[cfg(feature = "node")]
 pub mod disk;
 #[cfg(feature = "hooks")]
 pub mod hooks;
 pub mod id;
 pub mod light;
 pub mod limits;
+#[cfg(feature = "node")]
 pub mod log;
 pub mod manual;
 #[cfg(feature = "net")]
 pub mod net;
+#[cfg(feature = "node")]
 pub mod node;
+#[cfg(feature = "node")]
 mod pace;
+#[cfg(feature = "node")]
 pub mod permissions;
 pub mod protocol;
+#[cfg(feature = "node")]
 pub mod state;
+#[cfg(feature = "node")]
 pub mod store;
 pub mod wire;
 
+#[cfg(feature = "node")]
 pub use node::{Node, NodeConfig};
 pub use protocol::{
     change::{Change, Kind},
     membership::role::Role,
 };
+#[cfg(feature = "node")]
 pub use store::{
     EventAs, Item, List, ReadError, Start, Store, Watch, WatchAs, WatchError, WatchEvent,
     WatchOptions, Write, WriteError, Written,
