@@ -90,6 +90,7 @@ pub mod api;
 pub mod architecture {}
 #[cfg(feature = "node")]
 pub mod bus;
+pub mod calls;
 #[cfg(feature = "node")]
 pub mod clock;
 #[cfg(feature = "api")]
@@ -119,6 +120,7 @@ pub mod state;
 pub mod store;
 pub mod wire;
 
+pub use calls::{ConsumerOptions, Item, List, Start, WatchEvent, WatchOptions, Write, Written};
 #[cfg(feature = "node")]
 pub use node::{Node, NodeConfig};
 pub use protocol::{
@@ -127,9 +129,7 @@ pub use protocol::{
 };
 #[cfg(feature = "node")]
 pub use store::{
-    EventAs, Item, List, ReadError, Start, Store, Watch, WatchAs, WatchError, WatchEvent,
-    WatchOptions, Write, WriteError, Written,
-    consumers::{Consumer, ConsumerOptions},
+    EventAs, ReadError, Store, Watch, WatchAs, WatchError, WriteError, consumers::Consumer,
 };
 
 // The mutator of the fuzz targets, for decoders that are not public.

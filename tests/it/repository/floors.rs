@@ -52,8 +52,8 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 2,
-        modules: &["clock", "log", "state", "bus", "light"],
-        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes; checks proofs",
+        modules: &["clock", "log", "state", "bus", "calls", "light"],
+        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes; names what calls of a store take and return; checks proofs",
     },
     Floor {
         number: 1,
