@@ -10,11 +10,12 @@
 //!
 //! ```text
 //! 7  daemon                          wires node, net, hooks and api; signals; ordered shutdown
-//! 6  api                             gRPC on the local socket, server and client
+//! 6  api                             gRPC on the local socket
 //! 5  net                             peers: who is let in, sync sessions, gossip
 //!    hooks                           commands and posts that run when a key changes
 //! 4  node                            identity, data directory and its lock, the stores
 //! 3  store                           the handle over its wings: writer, watch, consumers, read
+//!    client                          the same calls to a node in another process
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb, and bases; channels
 //!    light                           checks a proof with no node and no store
 //! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
@@ -91,6 +92,8 @@ pub mod architecture {}
 #[cfg(feature = "node")]
 pub mod bus;
 pub mod calls;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "node")]
 pub mod clock;
 #[cfg(feature = "api")]
@@ -123,10 +126,9 @@ pub mod wire;
 pub use calls::{ConsumerOptions, Item, List, Start, WatchEvent, WatchOptions, Write, Written};
 #[cfg(feature = "node")]
 pub use node::{Node, NodeConfig};
-pub use protocol::{
-    change::{Change, Kind},
-    membership::role::Role,
-};
+pub use protocol::change::{Change, Kind};
+#[cfg(feature = "node")]
+pub use protocol::membership::role::Role;
 #[cfg(feature = "node")]
 pub use store::{
     EventAs, ReadError, Store, Watch, WatchAs, WatchError, WriteError, consumers::Consumer,

@@ -8,14 +8,12 @@
 //! same names on both ends; each conversion of a library error is beside the calls that return the
 //! error.
 
-pub mod client;
 mod compare;
 mod consumer;
 mod convert;
 pub mod error;
 mod hook;
 mod keys;
-pub mod link;
 pub mod local;
 mod maintenance;
 mod members;
@@ -36,3 +34,5 @@ mod watch;
 mod watch_root;
 pub mod watches;
 pub mod whole;
+
+pub use crate::client::{link, rpc as client};

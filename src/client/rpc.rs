@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tonic::codegen::http::Uri;
 
 use crate::{
-    api::{
+    client::{
         error::{ApiError, EXIT_UNAVAILABLE, HINT_SHORTER, HINT_START},
         link::{Link, Stream},
     },
@@ -108,7 +108,7 @@ async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
 }
 
 /// Returns a client whose calls go over `link`.
-pub(super) fn client(link: Link) -> Client {
+pub(crate) fn client(link: Link) -> Client {
     // HTTP/2 wants an authority; the link dials the socket and never resolves this name.
     Client::with_origin(link, Uri::from_static("http://lattice.local"))
         .max_decoding_message_size(REPLY_BYTES_MAX)
