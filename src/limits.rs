@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+mod client;
 mod peers;
 
+pub use client::*;
 pub use peers::*;
 
 /// Bytes of a key. Small enough that a row of the state fits a page with room for its heads. A

@@ -8,6 +8,7 @@
 //! same names on both ends; each conversion of a library error is beside the calls that return the
 //! error.
 
+pub mod client;
 mod compare;
 mod consumer;
 mod convert;
@@ -35,4 +36,4 @@ mod watch_root;
 pub mod watches;
 pub mod whole;
 
-pub use crate::client::{link, rpc as client};
+pub use crate::client::link;

@@ -9,7 +9,7 @@ use std::error::Error;
 use prost::Message as _;
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{limits::MESSAGE_BYTES_MAX, wire::api};
+use crate::{limits::MESSAGE_BYTES_MAX, protocol::entry::EntryError, wire::api};
 
 /// A failed call: a code for programs, a message and a hint for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,27 @@ pub struct ApiError {
     pub message: String,
     /// Advice for the user's next step; may be empty.
     pub hint: String,
+}
+
+/// The kind of a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The node could not do it, for the reason in the message.
+    Failed,
+    /// The request is malformed or beyond a limit: it fails on every node, at any time.
+    Usage,
+    /// The store, consumer or delivery does not exist.
+    NotFound,
+    /// A condition does not hold, or this node may not write. Nothing was written.
+    Precondition,
+    /// No node is running, it is stopping, or the connection to it was lost. A write that was in flight
+    /// may have been done.
+    Unavailable,
+    /// Data on the disk of the node is damaged.
+    Damaged,
+    /// The time for the call ran out.
+    TimedOut,
 }
 
 impl ApiError {
@@ -47,6 +68,19 @@ impl ApiError {
     /// Returns the error of a malformed request, which fails on every node, at any time.
     pub fn usage(code: &str, message: impl Into<String>) -> Self {
         Self::new(code, EXIT_USAGE, message)
+    }
+
+    /// Returns the kind of the failure, by which a program decides what to do next.
+    pub fn kind(&self) -> ErrorKind {
+        match self.exit_code {
+            EXIT_USAGE => ErrorKind::Usage,
+            EXIT_NOT_FOUND => ErrorKind::NotFound,
+            EXIT_PRECONDITION => ErrorKind::Precondition,
+            EXIT_UNAVAILABLE => ErrorKind::Unavailable,
+            EXIT_DAMAGED => ErrorKind::Damaged,
+            EXIT_TIMED_OUT => ErrorKind::TimedOut,
+            _other => ErrorKind::Failed,
+        }
     }
 
     /// Returns the error as a message of the API. The text is not part of the message: a status
@@ -76,6 +110,21 @@ impl ApiError {
             .hint("call again when the node is back; acknowledged writes are safe")
     }
 
+    /// Returns the error of a connection that ended for a reason that has no status.
+    pub(super) fn lost(reason: &str) -> Self {
+        Self::unavailable(format!("the connection to the node was lost: {reason}"))
+    }
+
+    /// Returns the error for the caller of a write that was sent and not answered.
+    pub(super) fn for_sent_write(self) -> Self {
+        if self.kind() != ErrorKind::Unavailable {
+            return self;
+        }
+        self.hint(
+            "the write may have been done: read the key, or write it again when the node is back",
+        )
+    }
+
     fn unavailable(message: impl Into<String>) -> Self {
         Self::new("unavailable", EXIT_UNAVAILABLE, message).hint(HINT_START)
     }
@@ -95,6 +144,28 @@ impl ApiError {
             (_, EXIT_UNAVAILABLE) => Code::Unavailable,
             (_, EXIT_DAMAGED) => Code::DataLoss,
             _other => Code::Internal,
+        }
+    }
+}
+
+impl From<EntryError> for ApiError {
+    fn from(error: EntryError) -> Self {
+        let message = error.to_string();
+        let usage = |code| Self::usage(code, message.clone());
+        match error {
+            EntryError::KeyEmpty => usage("key_empty"),
+            EntryError::KeyTooLong { .. } => usage("key_too_long")
+                .hint("put the long part into the value, or a hash of it into the key"),
+            EntryError::ValueTooLong { .. } => usage("value_too_long")
+                .hint("keep large data in a file and put its path or hash into the value"),
+            EntryError::TooManyOps { .. } => usage("too_many_ops").hint(HINT_SMALLER),
+            EntryError::OpsTooLong { .. } => usage("ops_too_long").hint(HINT_SMALLER),
+            EntryError::TooManyParents { .. } => usage("too_many_parents").hint(HINT_SMALLER),
+            EntryError::KeyTwice { .. } => usage("key_twice"),
+            EntryError::Malformed { .. } => Self::new("malformed", EXIT_DAMAGED, message),
+            EntryError::BadSignature { .. } => Self::new("bad_signature", EXIT_DAMAGED, message),
+            EntryError::NeedsNewer { .. } => Self::new("needs_newer", EXIT_FAILED, message)
+                .hint("update lattice on this machine"),
         }
     }
 }
@@ -170,3 +241,4 @@ const TRAILER: &str = "lattice-error-bin";
 pub(crate) const HINT_START: &str = "start the node with `lattice up`";
 pub(crate) const HINT_SHORTER: &str =
     "choose a shorter data directory with --data-dir or $LATTICE_DATA";
+const HINT_SMALLER: &str = "split it into several batches";

@@ -1,4 +1,4 @@
-//! The client's end of the API: connects to the socket of a node.
+//! The calls of the API as they are in `proto/api.proto`, over the socket of a node.
 
 use std::{
     io,
@@ -17,8 +17,8 @@ use crate::{
     wire::api::lattice_client::LatticeClient,
 };
 
-/// A client of a node. Cheap to clone; each clone may have many calls in flight.
-pub type Client = LatticeClient<Link>;
+/// The calls of a node. Cheap to clone; each clone may have many calls in flight.
+pub type Rpc = LatticeClient<Link>;
 
 /// A failed connection to the socket of a node.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,9 @@ pub enum ConnectError {
         /// Longest path that the system allows.
         bytes_max: usize,
     },
+    /// There is no `$LATTICE_DATA` and no home directory, so there is no place to look for a node.
+    #[error("no home directory to look for a node in: name its socket, or set $LATTICE_DATA")]
+    NoHome,
     /// The system refused for another reason.
     #[error("cannot connect to {}: {source}", path.display())]
     Io {
@@ -72,7 +75,7 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// Every variant of `ConnectError`. `NoSocket` and `Refused` mean that no node is running.
-pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
+pub async fn connect(socket: &Path) -> Result<Rpc, ConnectError> {
     let first = dial(socket).await?;
     let path = socket.to_owned();
     let link = Link::new(move || {
@@ -107,10 +110,10 @@ async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
         })
 }
 
-/// Returns a client whose calls go over `link`.
-pub(crate) fn client(link: Link) -> Client {
+/// Returns the calls over `link`.
+pub(crate) fn client(link: Link) -> Rpc {
     // HTTP/2 wants an authority; the link dials the socket and never resolves this name.
-    Client::with_origin(link, Uri::from_static("http://lattice.local"))
+    Rpc::with_origin(link, Uri::from_static("http://lattice.local"))
         .max_decoding_message_size(REPLY_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
@@ -129,6 +132,7 @@ impl From<ConnectError> for ApiError {
             ConnectError::PathTooLong { .. } => {
                 Self::usage("socket_path_too_long", message).hint(HINT_SHORTER)
             }
+            ConnectError::NoHome => Self::usage("no_home", message),
             ConnectError::Io { .. } => Self::new("unavailable", EXIT_UNAVAILABLE, message),
         }
     }

@@ -1,0 +1,29 @@
+//! Maxima of a client of a node in another process.
+
+use std::time::Duration;
+
+use super::{
+    KEY_BYTES_MAX, MESSAGE_BYTES_MAX, PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX,
+    VALUE_BYTES_MAX,
+};
+
+/// Writes of one store that a client has in flight on its pipelined stream. When full, further callers
+/// wait.
+pub const CLIENT_WRITES_MAX: usize = 8192;
+/// Streams that a client tries for a write that was not sent yet: the first one, and another one if the
+/// node ended the first. Then the caller gets the error.
+pub const CLIENT_STREAMS_MAX: u32 = 2;
+/// Wait of a stream of a client before it connects to its node again. It doubles with each attempt.
+pub const CLIENT_RETRY_MIN: Duration = Duration::from_millis(50);
+/// Longest wait between two attempts to connect.
+pub const CLIENT_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Time that a node holds one call for the next change of a consumer; then the client calls again.
+pub const CLIENT_NEXT_WAIT: Duration = Duration::from_secs(30);
+/// Changes inside a group that a watch of a client keeps in mind, so that a new connection does not
+/// repeat them. When full, the watch reports a gap instead.
+pub const CLIENT_GROUP_MAX: usize = 65_536;
+
+// What the node takes in at a time, twice over: it never waits for the callers.
+const _: () = assert!(CLIENT_WRITES_MAX >= 2 * PUT_CHUNKS_MAX * PUT_CHUNK_WRITES_MAX);
+const _: () = assert!(PUT_CHUNK_BYTES + 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) < MESSAGE_BYTES_MAX);
+const _: () = assert!(CLIENT_RETRY_MIN.as_millis() < CLIENT_RETRY_MAX.as_millis());
