@@ -1,25 +1,23 @@
 //! A durable consumer of a node in another process: take changes and answer them.
 
 use std::{
-    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
-use tonic::Streaming;
 
 use crate::{
     calls::ConsumerOptions,
     client::{
-        error::{ApiError, ErrorKind},
+        error::ApiError,
         messages,
+        replies::{Opening, Polled, Replies},
         rpc::Rpc,
     },
-    limits::{CLIENT_NEXT_WAIT, CLIENT_RETRY_MAX, CLIENT_RETRY_MIN},
+    limits::CLIENT_NEXT_WAIT,
     protocol::{change::Change, consumer::DeliveryId},
     wire::api,
 };
@@ -109,10 +107,10 @@ impl Consumer {
     /// it is dropped, changes that were not answered are given back.
     pub fn deliveries(&self, prefetch: u32) -> Deliveries {
         Deliveries {
-            phase: open(self, prefetch),
             consumer: self.clone(),
             prefetch,
-            wait: Duration::ZERO,
+            replies: Replies::new(),
+            has_ended: false,
         }
     }
 
@@ -251,32 +249,23 @@ impl Delivery {
 }
 
 /// The deliveries of a consumer as a stream, see [`Consumer::deliveries`].
+#[derive(Debug)]
 pub struct Deliveries {
     consumer: Consumer,
     prefetch: u32,
-    phase: Phase,
-    // Wait before the next attempt to connect; zero while connected.
-    wait: Duration,
+    replies: Replies<api::Delivery>,
+    // True after an error.
+    has_ended: bool,
 }
 
-enum Phase {
-    Opening(Pin<Box<dyn Future<Output = Result<Streaming<api::Delivery>, ApiError>> + Send>>),
-    Open(Box<Streaming<api::Delivery>>),
-    // Until the next attempt.
-    Waiting(Pin<Box<Sleep>>),
-    Ended,
-}
-
-fn open(consumer: &Consumer, prefetch: u32) -> Phase {
+fn open(consumer: &Consumer, prefetch: u32) -> Opening<api::Delivery> {
     let mut rpc = consumer.rpc.clone();
     let request = api::ConsumeRequest {
         store: consumer.store.clone(),
         consumer: consumer.name.clone(),
         prefetch,
     };
-    Phase::Opening(Box::pin(async move {
-        Ok(rpc.consume(request).await?.into_inner())
-    }))
+    Box::pin(async move { Ok(rpc.consume(request).await?.into_inner()) })
 }
 
 impl Stream for Deliveries {
@@ -284,47 +273,21 @@ impl Stream for Deliveries {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        loop {
-            let lost = match &mut this.phase {
-                Phase::Opening(opening) => match ready!(opening.as_mut().poll(context)) {
-                    Ok(replies) => {
-                        this.phase = Phase::Open(Box::new(replies));
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Phase::Waiting(waiting) => {
-                    ready!(waiting.as_mut().poll(context));
-                    this.phase = open(&this.consumer, this.prefetch);
+        while !this.has_ended {
+            let (consumer, prefetch) = (&this.consumer, this.prefetch);
+            let polled = this.replies.poll(context, || open(consumer, prefetch));
+            let item = match ready!(polled) {
+                Polled::Reply(delivery) => this.consumer.delivery(delivery),
+                Polled::Failed(error) => Err(error),
+                Polled::Lost { .. } => continue,
+                Polled::Ended => {
+                    this.replies.lose();
                     continue;
                 }
-                Phase::Open(replies) => match ready!(Pin::new(replies).poll_next(context)) {
-                    Some(Ok(delivery)) => {
-                        this.wait = Duration::ZERO;
-                        match this.consumer.delivery(delivery) {
-                            Ok(delivery) => return Poll::Ready(Some(Ok(delivery))),
-                            Err(error) => error,
-                        }
-                    }
-                    Some(Err(status)) => status.into(),
-                    None => ApiError::lost("the node ended the deliveries"),
-                },
-                Phase::Ended => return Poll::Ready(None),
             };
-            if lost.kind() != ErrorKind::Unavailable {
-                this.phase = Phase::Ended;
-                return Poll::Ready(Some(Err(lost)));
-            }
-            this.wait = (this.wait * 2).clamp(CLIENT_RETRY_MIN, CLIENT_RETRY_MAX);
-            this.phase = Phase::Waiting(Box::pin(sleep(this.wait)));
+            this.has_ended = item.is_err();
+            return Poll::Ready(Some(item));
         }
-    }
-}
-
-impl fmt::Debug for Deliveries {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deliveries")
-            .field("consumer", &self.consumer)
-            .finish_non_exhaustive()
+        Poll::Ready(None)
     }
 }

@@ -40,6 +40,7 @@ mod lane;
 pub mod link;
 mod messages;
 pub mod place;
+mod replies;
 pub mod rpc;
 mod store;
 mod watch;

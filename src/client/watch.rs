@@ -1,26 +1,25 @@
 //! A stream of changes, over as many connections as it takes.
 
 use std::{
-    fmt, mem,
+    collections::VecDeque,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
-use tonic::Streaming;
 
 use crate::{
     calls::{WatchEvent, WatchOptions},
     client::{
-        error::{ApiError, ErrorKind},
+        error::ApiError,
         messages,
+        replies::{Opening, Polled, Replies},
         rpc::Rpc,
     },
     id::EntryId,
-    limits::{CLIENT_GROUP_MAX, CLIENT_RETRY_MAX, CLIENT_RETRY_MIN},
+    limits::CLIENT_GROUP_MAX,
     protocol::{
         change::{Change, Kind},
         cursor::Cursor,
@@ -37,13 +36,14 @@ use crate::{
 /// cursor that the node has not reached.
 ///
 /// Cancel-safe: an item that was not taken comes next. Dropping it ends the watch.
+#[derive(Debug)]
 pub struct Watch {
     rpc: Rpc,
     // `start` is moved to each new cursor: the next connection begins there.
     request: api::WatchRequest,
-    phase: Phase,
-    // Wait before the next attempt to connect; zero while connected.
-    wait: Duration,
+    replies: Replies<api::WatchReply>,
+    // True after an error, and at the end of a watch that ends at a time.
+    has_ended: bool,
     // True during the state, which comes in the order of keys: its cursors stay at the position before it.
     is_filling: bool,
     // True once an event was delivered that a new start would repeat.
@@ -53,20 +53,13 @@ pub struct Watch {
     // Changes since the last cursor that was new: they are of a group, inside which cursors do not move.
     // At most `CLIENT_GROUP_MAX`. Empty during the state.
     group: Vec<Seen>,
-    // Changes of a group that were delivered on a connection before, and come again.
-    repeated: Vec<Seen>,
-}
-
-enum Phase {
-    Opening(Pin<Box<dyn Future<Output = Result<Streaming<api::WatchReply>, ApiError>> + Send>>),
-    Open(Box<Streaming<api::WatchReply>>),
-    // Until the next attempt.
-    Waiting(Pin<Box<Sleep>>),
-    Ended,
+    // Changes of a group that were delivered on a connection before, and come again, most likely in this
+    // order.
+    repeated: VecDeque<Seen>,
 }
 
 /// A change inside a group.
-#[derive(PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Seen {
     kind: Kind,
     entry: EntryId,
@@ -78,26 +71,28 @@ impl Watch {
         let request = messages::watch(store, options);
         Self {
             is_filling: matches!(request.start, Some(Start::Initial(_))),
-            phase: open(&rpc, &request),
             rpc,
             request,
-            wait: Duration::ZERO,
+            replies: Replies::new(),
+            has_ended: false,
             has_delivered: false,
             cursor: String::new(),
             group: Vec::new(),
-            repeated: Vec::new(),
+            repeated: VecDeque::new(),
         }
     }
 
-    /// Returns the position after the last item, as of the node: a watch that begins after it, on this node
-    /// or another, delivers exactly the changes that this watch has not. `None` before the first item.
+    /// Returns the position after the last item: a watch that begins after it, on this node or another,
+    /// delivers exactly the changes that this watch has not. `None` before the first item.
+    ///
+    /// Inside a batch, and during the state, it stays at the position before them.
     pub fn cursor(&self) -> Option<Cursor> {
         self.cursor.parse().ok()
     }
 
     /// Returns whether the stream has a connection to its node.
     pub fn is_connected(&self) -> bool {
-        matches!(self.phase, Phase::Open(_))
+        self.replies.is_open()
     }
 
     // Returns the event of a reply; `None` if it was delivered on a connection before.
@@ -131,7 +126,7 @@ impl Watch {
         let seen = Seen::of(change);
         let before = self.repeated.iter().position(|it| *it == seen);
         if let Some(index) = before {
-            self.repeated.swap_remove(index);
+            self.repeated.remove(index);
         }
         if has_moved {
             self.group.clear();
@@ -142,15 +137,9 @@ impl Watch {
         before.is_none()
     }
 
-    // Decides what comes next after a connection was lost. Returns a gap if the changes since the last
-    // event cannot be delivered.
-    fn lost(&mut self) -> Option<WatchEvent> {
-        let is_first = self.wait.is_zero();
-        self.wait = (self.wait * 2).clamp(CLIENT_RETRY_MIN, CLIENT_RETRY_MAX);
-        self.phase = Phase::Waiting(Box::pin(sleep(self.wait)));
-        if !is_first {
-            return None;
-        }
+    // Decides where the next connection begins, after one was lost. Returns a gap if the changes since the
+    // last event cannot be delivered.
+    fn begin_again(&mut self) -> Option<WatchEvent> {
         let start = self.request.start.as_ref();
         let repeats = matches!(start, Some(Start::Initial(_))) && self.has_delivered;
         let misses = matches!(start, Some(Start::Now(_)));
@@ -159,6 +148,7 @@ impl Watch {
         // On a connection that broke inside a group, a part of it may have been repeated.
         self.repeated.extend(group);
         if !(repeats || misses || is_long) {
+            self.is_filling = matches!(start, Some(Start::Initial(_)));
             return None;
         }
         self.repeated.clear();
@@ -185,11 +175,9 @@ impl Seen {
     }
 }
 
-fn open(rpc: &Rpc, request: &api::WatchRequest) -> Phase {
+fn open(rpc: &Rpc, request: &api::WatchRequest) -> Opening<api::WatchReply> {
     let (mut rpc, request) = (rpc.clone(), request.clone());
-    Phase::Opening(Box::pin(async move {
-        Ok(rpc.watch(request).await?.into_inner())
-    }))
+    Box::pin(async move { Ok(rpc.watch(request).await?.into_inner()) })
 }
 
 impl Stream for Watch {
@@ -197,54 +185,25 @@ impl Stream for Watch {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        loop {
-            let lost = match &mut this.phase {
-                Phase::Opening(opening) => match ready!(opening.as_mut().poll(context)) {
-                    Ok(replies) => {
-                        this.phase = Phase::Open(Box::new(replies));
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Phase::Waiting(waiting) => {
-                    ready!(waiting.as_mut().poll(context));
-                    this.phase = open(&this.rpc, &this.request);
-                    continue;
+        while !this.has_ended {
+            let (rpc, request) = (&this.rpc, &this.request);
+            let polled = this.replies.poll(context, || open(rpc, request));
+            let event = match ready!(polled) {
+                Polled::Reply(reply) => this.read(reply).transpose(),
+                Polled::Failed(error) => Some(Err(error)),
+                Polled::Ended if this.request.until_ms.is_some() => {
+                    this.has_ended = true;
+                    None
                 }
-                Phase::Open(replies) => match ready!(Pin::new(replies).poll_next(context)) {
-                    Some(Ok(reply)) => {
-                        this.wait = Duration::ZERO;
-                        match this.read(reply) {
-                            Ok(None) => continue,
-                            Ok(Some(event)) => return Poll::Ready(Some(Ok(event))),
-                            Err(error) => error,
-                        }
-                    }
-                    Some(Err(status)) => status.into(),
-                    None if this.request.until_ms.is_some() => {
-                        this.phase = Phase::Ended;
-                        continue;
-                    }
-                    None => ApiError::lost("the node ended the watch"),
-                },
-                Phase::Ended => return Poll::Ready(None),
+                Polled::Ended if this.replies.lose() => this.begin_again().map(Ok),
+                Polled::Lost { first: true } => this.begin_again().map(Ok),
+                Polled::Ended | Polled::Lost { first: false } => None,
             };
-            if lost.kind() != ErrorKind::Unavailable {
-                this.phase = Phase::Ended;
-                return Poll::Ready(Some(Err(lost)));
-            }
-            if let Some(gap) = this.lost() {
-                return Poll::Ready(Some(Ok(gap)));
+            if event.is_some() {
+                this.has_ended = matches!(event, Some(Err(_)));
+                return Poll::Ready(event);
             }
         }
-    }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch")
-            .field("cursor", &self.cursor)
-            .field("is_connected", &self.is_connected())
-            .finish_non_exhaustive()
+        Poll::Ready(None)
     }
 }

@@ -23,7 +23,7 @@ pub const CLIENT_NEXT_WAIT: Duration = Duration::from_secs(30);
 /// repeat them. When full, the watch reports a gap instead.
 pub const CLIENT_GROUP_MAX: usize = 65_536;
 
-// What the node takes in at a time, twice over: it never waits for the callers.
+// The node never waits for the callers: twice as many writes as it takes in at a time.
 const _: () = assert!(CLIENT_WRITES_MAX >= 2 * PUT_CHUNKS_MAX * PUT_CHUNK_WRITES_MAX);
 const _: () = assert!(PUT_CHUNK_BYTES + 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) < MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_RETRY_MIN.as_millis() < CLIENT_RETRY_MAX.as_millis());

@@ -74,5 +74,6 @@ pub use members::{
     Departure, Grant, Lowering, Member, Members, MembershipError, Rank, Removal, Standing,
 };
 
-#[cfg(all(test, feature = "node"))]
+#[cfg(feature = "node")]
+#[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What a watch selects, as its sources ask for it.
+//! The selection of a watch, as its sources ask for it.
 
 use bytes::Bytes;
 

@@ -41,3 +41,5 @@ mod terminal;
 mod travel;
 mod wait;
 mod watch;
+
+pub(crate) use harness::Home;
