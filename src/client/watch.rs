@@ -106,7 +106,9 @@ impl Watch {
             WatchEvent::CaughtUp => self.is_filling = false,
             _other => {}
         }
-        let has_moved = !reply.cursor.is_empty() && reply.cursor != self.cursor;
+        // The first cursor may be the one before a group that has just begun.
+        let is_first = self.cursor.is_empty() || reply.cursor.is_empty();
+        let has_moved = !is_first && reply.cursor != self.cursor;
         let is_new = self.note(&event, has_moved);
         if !reply.cursor.is_empty() {
             self.cursor = reply.cursor;
