@@ -9,8 +9,7 @@ use std::{
 use crate::client::{
     place,
     rpc::{self, ConnectError, Rpc},
-    store::Store,
-    writes::Writes,
+    store::{Shared, Store},
 };
 
 /// A connection to a node in another process. Cheap to clone; all clones share it.
@@ -21,7 +20,7 @@ use crate::client::{
 pub struct Client {
     rpc: Rpc,
     // By name of the store, as it was asked for. Locked for a moment, never across await.
-    writes: Arc<Mutex<BTreeMap<String, Weak<Writes>>>>,
+    stores: Arc<Mutex<BTreeMap<String, Weak<Shared>>>>,
 }
 
 impl Client {
@@ -32,7 +31,7 @@ impl Client {
     pub async fn connect(socket: impl AsRef<Path>) -> Result<Self, ConnectError> {
         Ok(Self {
             rpc: rpc::connect(socket.as_ref()).await?,
-            writes: Arc::default(),
+            stores: Arc::default(),
         })
     }
 
@@ -54,15 +53,14 @@ impl Client {
     /// Returns the store `name`: a name or a UUID, or `root` for the root store. It need not exist:
     /// then its calls fail with `NotFound`.
     pub fn store(&self, name: &str) -> Store {
-        let mut known = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        let writes = known.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
-            known.retain(|_name, writes| writes.strong_count() > 0);
-            let writes = Arc::new(Writes::new(self.rpc.clone(), name));
-            known.insert(name.to_owned(), Arc::downgrade(&writes));
-            writes
-        });
-        drop(known);
-        Store::new(self.rpc.clone(), name, writes)
+        let mut known = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = known.get(name).and_then(Weak::upgrade) {
+            return Store(shared);
+        }
+        known.retain(|_name, shared| shared.strong_count() > 0);
+        let shared = Arc::new(Shared::new(self.rpc.clone(), name));
+        known.insert(name.to_owned(), Arc::downgrade(&shared));
+        Store(shared)
     }
 
     /// Returns the calls as they are in `proto/api.proto`, for those that have no method here: status,

@@ -1,9 +1,9 @@
-//! One stream of writes to a node, which many callers share.
+//! One stream of calls to a node, which many callers share.
 //!
 //! ```text
-//! push -> waiting -> message of the stream -> sent -> answer -> caller
+//! push -> waiting -> message of the stream -> sent -> result -> caller
 //! ```
-//! A message takes all writes that wait when the connection asks for it. So under load messages become
+//! A message takes all calls that wait when the connection asks for it. So under load messages become
 //! larger, not more.
 
 use std::{
@@ -16,33 +16,57 @@ use std::{
 
 use tokio::sync::oneshot;
 use tokio_stream::Stream;
+use tonic::{Status, Streaming};
 
 use crate::{
-    calls::Written,
-    client::{error::ApiError, messages, rpc::Rpc},
+    client::{error::ApiError, rpc::Rpc},
     limits::{PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX},
-    wire::api,
 };
 
-/// A stream of writes. Its task ends when `finish` was called and all writes are answered, or when the
-/// connection breaks.
-pub(super) struct Lane(Mutex<State>);
+/// The calls that one kind of stream carries: writes, or reads.
+pub(super) trait Traffic: Sized + Send + 'static {
+    type Request: Send;
+    type Result: Send;
+    type Message: Send;
+    type Reply: Send;
 
-/// The end of a write.
-pub(super) enum Outcome {
-    /// The answer of the node, or the loss of the connection after the write was sent.
-    Done(Result<Option<Written>, ApiError>),
-    /// The stream ended for this reason before the write was sent.
-    Unsent(Box<api::Op>, ApiError),
+    /// Returns about how many bytes a request has in a message.
+    fn bytes(request: &Self::Request) -> usize;
+
+    /// Returns a message with these requests, at least one.
+    fn message(store: String, requests: Vec<Self::Request>) -> Self::Message;
+
+    /// Begins the stream.
+    fn open(
+        rpc: Rpc,
+        messages: Messages<Self>,
+    ) -> impl Future<Output = Result<Streaming<Self::Reply>, Status>> + Send;
+
+    /// Returns the results of a reply, in the order of the requests.
+    fn results(reply: Self::Reply) -> impl Iterator<Item = Result<Self::Result, ApiError>> + Send;
+
+    /// Returns the error for the caller of a request that was sent and not answered.
+    fn unanswered(error: ApiError) -> ApiError;
 }
 
-#[derive(Default)]
-struct State {
-    // In the order of the calls. At most `CLIENT_WRITES_MAX`, with `sent`.
-    waiting: VecDeque<(api::Op, Answer)>,
-    // The callers of each message that is not answered yet, in the order of the messages.
-    sent: VecDeque<Vec<Answer>>,
-    // Wakes the connection when a write waits. Set while the connection has asked for a message.
+/// A stream of calls. Its task ends when `finish` was called and all calls are answered, or when the
+/// connection breaks.
+pub(super) struct Lane<T: Traffic>(Mutex<State<T>>);
+
+/// The end of a call.
+pub(super) enum Outcome<T: Traffic> {
+    /// The answer of the node, or the loss of the connection after the request was sent.
+    Done(Result<T::Result, ApiError>),
+    /// The stream ended for this reason before the request was sent.
+    Unsent(T::Request, ApiError),
+}
+
+struct State<T: Traffic> {
+    // In the order of the calls. At most `CLIENT_CALLS_MAX`, with `sent`.
+    waiting: VecDeque<(T::Request, Caller<T>)>,
+    // The callers of requests that were sent, in the order of the requests.
+    sent: VecDeque<Caller<T>>,
+    // Wakes the connection when a call waits. Set while the connection has asked for a message.
     waker: Option<Waker>,
     // True once no caller is left.
     finished: bool,
@@ -50,12 +74,18 @@ struct State {
     ended: Option<ApiError>,
 }
 
-type Answer = oneshot::Sender<Outcome>;
+type Caller<T> = oneshot::Sender<Outcome<T>>;
 
-impl Lane {
-    /// Begins a stream of writes to `store`. Must be called inside a tokio runtime.
+impl<T: Traffic> Lane<T> {
+    /// Begins a stream of calls to `store`. Must be called inside a tokio runtime.
     pub(super) fn begin(rpc: Rpc, store: String) -> Arc<Self> {
-        let lane = Arc::new(Self(Mutex::default()));
+        let lane = Arc::new(Self(Mutex::new(State {
+            waiting: VecDeque::new(),
+            sent: VecDeque::new(),
+            waker: None,
+            finished: false,
+            ended: None,
+        })));
         // Ends with the stream: see `Lane`.
         tokio::spawn(Arc::clone(&lane).run(rpc, store));
         lane
@@ -66,14 +96,14 @@ impl Lane {
         self.lock().ended.is_none()
     }
 
-    /// Sends `op` with the next message. The result comes through `answer`.
-    pub(super) fn push(&self, op: api::Op, answer: Answer) {
+    /// Sends `request` with the next message. The outcome comes through `caller`.
+    pub(super) fn push(&self, request: T::Request, caller: Caller<T>) {
         let mut state = self.lock();
         if let Some(error) = state.ended.clone() {
             drop(state);
-            return give(answer, Outcome::Unsent(Box::new(op), error));
+            return give(caller, Outcome::Unsent(request, error));
         }
-        state.waiting.push_back((op, answer));
+        state.waiting.push_back((request, caller));
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -81,7 +111,7 @@ impl Lane {
         }
     }
 
-    /// Ends the stream when all writes are answered. No write is pushed after it.
+    /// Ends the stream when all calls are answered. No call is pushed after it.
     pub(super) fn finish(&self) {
         let mut state = self.lock();
         state.finished = true;
@@ -92,69 +122,57 @@ impl Lane {
         }
     }
 
-    async fn run(self: Arc<Self>, mut rpc: Rpc, store: String) {
-        let requests = Requests {
+    async fn run(self: Arc<Self>, rpc: Rpc, store: String) {
+        let messages = Messages {
             lane: Arc::clone(&self),
             store: Some(store),
         };
-        let error = match rpc.put_stream(requests).await {
+        let error = match T::open(rpc, messages).await {
             Err(status) => status.into(),
-            Ok(replies) => {
-                let mut replies = replies.into_inner();
-                loop {
-                    match replies.message().await {
-                        Ok(Some(reply)) => self.answer(reply),
-                        Ok(None) => break ApiError::lost("the node ended the stream of writes"),
-                        Err(status) => break status.into(),
-                    }
+            Ok(mut replies) => loop {
+                match replies.message().await {
+                    Ok(Some(reply)) => self.answer(reply),
+                    Ok(None) => break ApiError::lost("the node ended the stream of calls"),
+                    Err(status) => break status.into(),
                 }
-            }
+            },
         };
         self.end(&error);
     }
 
-    // Returns the next message. `None`: no write waits now.
-    fn next(&self, context: &Context<'_>) -> Poll<Option<Vec<api::Op>>> {
+    // Returns the next requests. `None`: there are none, and no caller is left.
+    fn next(&self, context: &Context<'_>) -> Poll<Option<Vec<T::Request>>> {
         let mut state = self.lock();
-        let (mut ops, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while ops.len() < PUT_CHUNK_WRITES_MAX
+        let (mut requests, mut bytes) = (Vec::new(), 0);
+        while requests.len() < PUT_CHUNK_WRITES_MAX
             && bytes < PUT_CHUNK_BYTES
-            && let Some((op, answer)) = state.waiting.pop_front()
+            && let Some((request, caller)) = state.waiting.pop_front()
         {
             // Otherwise its caller has gone.
-            if !answer.is_closed() {
-                bytes += op.key.len() + op.value.len();
-                ops.push(op);
-                answers.push(answer);
+            if !caller.is_closed() {
+                bytes += T::bytes(&request);
+                requests.push(request);
+                state.sent.push_back(caller);
             }
         }
-        if ops.is_empty() {
-            if state.finished {
-                return Poll::Ready(None);
-            }
-            state.waker = Some(context.waker().clone());
-            return Poll::Pending;
+        if !requests.is_empty() {
+            return Poll::Ready(Some(requests));
         }
-        state.sent.push_back(answers);
-        Poll::Ready(Some(ops))
+        if state.finished {
+            return Poll::Ready(None);
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
     }
 
-    fn answer(&self, reply: api::PutStreamReply) {
-        let answers = self.lock().sent.pop_front().unwrap_or_default();
-        let mut results = reply.results.into_iter();
-        for answer in answers {
-            let result = match results.next() {
-                Some(api::WriteResult {
-                    failed: Some(failed),
-                    ..
-                }) => Err(ApiError::from_wire(failed)),
-                Some(api::WriteResult {
-                    written: Some(written),
-                    ..
-                }) => messages::written(&written),
-                _nothing => Err(messages::malformed("a write has no result")),
-            };
-            give(answer, Outcome::Done(result));
+    fn answer(&self, reply: T::Reply) {
+        let results: Vec<_> = T::results(reply).collect();
+        let mut state = self.lock();
+        let count = results.len().min(state.sent.len());
+        let callers: Vec<Caller<T>> = state.sent.drain(..count).collect();
+        drop(state);
+        for (caller, result) in callers.into_iter().zip(results) {
+            give(caller, Outcome::Done(result));
         }
     }
 
@@ -164,44 +182,44 @@ impl Lane {
         let waiting = mem::take(&mut state.waiting);
         let sent = mem::take(&mut state.sent);
         drop(state);
-        for answer in sent.into_iter().flatten() {
-            give(answer, Outcome::Done(Err(error.clone().for_sent_write())));
+        for caller in sent {
+            give(caller, Outcome::Done(Err(T::unanswered(error.clone()))));
         }
-        for (op, answer) in waiting {
-            give(answer, Outcome::Unsent(Box::new(op), error.clone()));
+        for (request, caller) in waiting {
+            give(caller, Outcome::Unsent(request, error.clone()));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// A caller that has gone needs no answer.
-fn give(answer: Answer, outcome: Outcome) {
-    drop(answer.send(outcome));
+// A caller that has gone needs no outcome.
+fn give<T: Traffic>(caller: Caller<T>, outcome: Outcome<T>) {
+    drop(caller.send(outcome));
 }
 
 /// The messages of a stream, as the connection asks for them.
-struct Requests {
-    lane: Arc<Lane>,
+pub(super) struct Messages<T: Traffic> {
+    lane: Arc<Lane<T>>,
     // Taken by the first message.
     store: Option<String>,
 }
 
-impl Stream for Requests {
-    type Item = api::PutStreamRequest;
+impl<T: Traffic> Stream for Messages<T> {
+    type Item = T::Message;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.lane.next(context);
-        next.map(|ops| {
-            let store = self.store.take_if(|_| ops.is_some()).unwrap_or_default();
-            ops.map(|ops| api::PutStreamRequest { store, ops })
+        next.map(|requests| {
+            let requests = requests?;
+            Some(T::message(self.store.take().unwrap_or_default(), requests))
         })
     }
 }
 
-impl fmt::Debug for Lane {
+impl<T: Traffic> fmt::Debug for Lane<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lane").finish_non_exhaustive()
     }

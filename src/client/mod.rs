@@ -29,9 +29,10 @@
 //! consumer, connect again by themselves and go on where they were, as long as it takes.
 //!
 //! # Calls in flight together
-//! Writes that are in flight together go to the node in one stream of messages, however many tasks call:
-//! 256 tasks need no 256 requests. A write that is alone is a call of its own. So writes that are in
-//! flight together have no order among each other; await one before the next if they need one.
+//! Writes that are in flight together go to the node in one stream of messages, however many tasks call,
+//! and so do gets: 256 tasks need no 256 requests. A write or get that is alone is a call of its own. So
+//! writes that are in flight together have no order among each other; await one before the next if they
+//! need one.
 
 mod client;
 mod consumer;
@@ -39,7 +40,9 @@ pub mod error;
 mod lane;
 pub mod link;
 mod messages;
+mod pipe;
 pub mod place;
+mod reads;
 mod replies;
 pub mod rpc;
 mod store;

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::{
     calls::{Item, List, WatchOptions, Write, Written},
     client::{
-        consumer::Consumer, error::ApiError, messages, rpc::Rpc, watch::Watch, writes::Writes,
+        consumer::Consumer, error::ApiError, messages, reads::Reads, rpc::Rpc, watch::Watch,
+        writes::Writes,
     },
     protocol::entry::Op,
     wire::api,
@@ -17,25 +18,32 @@ use crate::{
 ///
 /// The calls have the names, arguments and promises of those of a store in this process.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct Store(pub(super) Arc<Shared>);
+
+/// What all handles on one store of a client share.
+#[derive(Debug)]
+pub(super) struct Shared {
     rpc: Rpc,
     name: String,
-    // Shared by all handles on this store of one client.
-    writes: Arc<Writes>,
+    writes: Writes,
+    reads: Reads,
+}
+
+impl Shared {
+    pub(super) fn new(rpc: Rpc, name: &str) -> Self {
+        Self {
+            writes: Writes::new(rpc.clone(), name),
+            reads: Reads::new(rpc.clone(), name),
+            rpc,
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl Store {
-    pub(super) fn new(rpc: Rpc, name: &str, writes: Arc<Writes>) -> Self {
-        Self {
-            rpc,
-            name: name.to_owned(),
-            writes,
-        }
-    }
-
     /// Returns the name of the store, as it was asked for; empty for the data store.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// Sets `key` and waits until the entry is durable on the node, and applied.
@@ -71,10 +79,10 @@ impl Store {
     /// Like `put`.
     pub async fn batch(&self, ops: Vec<Op>) -> Result<Option<Written>, ApiError> {
         let request = api::BatchRequest {
-            store: self.name.clone(),
+            store: self.0.name.clone(),
             ops: ops.into_iter().map(messages::op).collect(),
         };
-        let written = self.rpc.clone().batch(request).await?.into_inner();
+        let written = self.0.rpc.clone().batch(request).await?.into_inner();
         messages::written(&written)
     }
 
@@ -97,7 +105,7 @@ impl Store {
         }
         let is_one = ops.len() == 1 && !atomic;
         if let Some(op) = ops.pop_if(|_op| is_one) {
-            return self.writes.write(op, condition).await;
+            return self.0.writes.write(op, condition).await;
         }
         if condition.is_some() {
             let message = "a batch over the socket has no condition";
@@ -109,10 +117,12 @@ impl Store {
 
     /// Returns the value of `key`; `None` when it is missing, deleted or expired. Cancel-safe.
     ///
+    /// The read sees every write that has returned. Gets that are in flight together share one stream.
+    ///
     /// # Errors
     /// `Usage`, `Damaged`, `Unavailable`.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Item>, ApiError> {
-        self.get_as_of(key.into(), None).await
+        self.0.reads.get(key.into()).await
     }
 
     /// Returns the value that `key` had at `ms` since 1970, by the authors' clocks; otherwise like
@@ -121,13 +131,12 @@ impl Store {
     /// # Errors
     /// Like `get`; `Failed` with code `pruned` if that history was removed on this node.
     pub async fn get_at(&self, key: impl Into<Bytes>, ms: u64) -> Result<Option<Item>, ApiError> {
-        self.get_as_of(key.into(), Some(ms)).await
-    }
-
-    async fn get_as_of(&self, key: Bytes, at_ms: Option<u64>) -> Result<Option<Item>, ApiError> {
-        let store = self.name.clone();
-        let request = api::GetRequest { store, key, at_ms };
-        let reply = self.rpc.clone().get(request).await?.into_inner();
+        let request = api::GetRequest {
+            store: self.0.name.clone(),
+            key: key.into(),
+            at_ms: Some(ms),
+        };
+        let reply = self.0.rpc.clone().get(request).await?.into_inner();
         reply.item.map(messages::item).transpose()
     }
 
@@ -141,13 +150,13 @@ impl Store {
             return Ok(Vec::new());
         }
         let request = api::ListRequest {
-            store: self.name.clone(),
+            store: self.0.name.clone(),
             prefix: options.prefix,
             keys_only: options.keys_only,
             limit: options.limit.map_or(0, |limit| limit as u64),
             ..api::ListRequest::default()
         };
-        let mut pages = self.rpc.clone().list(request).await?.into_inner();
+        let mut pages = self.0.rpc.clone().list(request).await?.into_inner();
         let mut items = Vec::new();
         while let Some(page) = pages.message().await? {
             for item in page.items {
@@ -167,11 +176,11 @@ impl Store {
 
     /// Watches as `options` ask for. If they are invalid, the first item is the error.
     pub fn watch_with(&self, options: WatchOptions) -> Watch {
-        Watch::new(self.rpc.clone(), self.name.clone(), options)
+        Watch::new(self.0.rpc.clone(), self.0.name.clone(), options)
     }
 
     /// Returns a handle on the consumer `name`, which need not exist yet.
     pub fn consumer(&self, name: &str) -> Consumer {
-        Consumer::new(self.rpc.clone(), &self.name, name)
+        Consumer::new(self.0.rpc.clone(), &self.0.name, name)
     }
 }

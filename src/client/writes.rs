@@ -1,49 +1,31 @@
-//! Writes of one store, from any number of tasks: alone as a call, together on a stream.
+//! Writes of one store, alone or together.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use tokio::sync::{Semaphore, oneshot};
+use tonic::{Status, Streaming};
 
 use crate::{
     calls::{Condition, Written},
     client::{
         error::ApiError,
-        lane::{Lane, Outcome},
+        lane::{Messages, Traffic},
         messages,
+        pipe::Pipe,
         rpc::Rpc,
     },
-    limits::{CLIENT_STREAMS_MAX, CLIENT_WRITES_MAX},
     protocol::entry::Op,
     wire::api,
 };
 
-/// The writes of one store. A write that finds no other in flight is a call of its own, which costs least
-/// when it is alone; all others share one stream of the API.
+/// The writes of one store.
 #[derive(Debug)]
-pub(super) struct Writes {
-    rpc: Rpc,
-    store: String,
-    // Calls of `write` that have not returned.
-    in_flight: AtomicUsize,
-    // A permit for each write on the stream.
-    room: Semaphore,
-    // The newest stream, which may have ended. Locked for a moment, never across await. Finished when
-    // this is dropped, which ends the task of the stream.
-    lane: Mutex<Option<Arc<Lane>>>,
-}
+pub(super) struct Writes(Pipe<Puts>);
+
+/// A stream of writes.
+#[derive(Debug)]
+struct Puts;
 
 impl Writes {
     pub(super) fn new(rpc: Rpc, store: &str) -> Self {
-        Self {
-            rpc,
-            store: store.to_owned(),
-            in_flight: AtomicUsize::new(0),
-            room: Semaphore::new(CLIENT_WRITES_MAX),
-            lane: Mutex::default(),
-        }
+        Self(Pipe::new(rpc, store))
     }
 
     /// Writes `op` if `condition` holds. Returns when the write is durable; `None` if there was nothing to
@@ -60,70 +42,62 @@ impl Writes {
     ) -> Result<Option<Written>, ApiError> {
         // A message that is too long would end the stream for all callers.
         op.check()?;
-        let alone = self.in_flight.fetch_add(1, Ordering::Relaxed) == 0;
-        let _left = Leaving(&self.in_flight);
-        if alone && let Some(call) = Call::of(&op, condition) {
+        let turn = self.0.begin();
+        if turn.is_alone
+            && let Some(call) = Call::of(&op, condition)
+        {
             return self.call(call).await;
         }
-        self.share(messages::conditional(op, condition)).await
+        self.0.share(messages::conditional(op, condition)).await
     }
 
     async fn call(&self, call: Call) -> Result<Option<Written>, ApiError> {
-        let mut rpc = self.rpc.clone();
-        let store = self.store.clone();
+        let (store, mut rpc) = self.0.alone();
         let written = match call {
-            Call::Put(request) => rpc.put(api::PutRequest { store, ..request }).await?,
-            Call::Delete(request) => rpc.delete(api::DeleteRequest { store, ..request }).await?,
+            Call::Put(request) => rpc.put(api::PutRequest { store, ..request }).await,
+            Call::Delete(request) => rpc.delete(api::DeleteRequest { store, ..request }).await,
         };
+        let written = written.map_err(|status| ApiError::from(status).for_sent_write())?;
         messages::written(written.get_ref())
     }
-
-    async fn share(&self, mut op: api::Op) -> Result<Option<Written>, ApiError> {
-        let _permit = self.room.acquire().await;
-        let mut streams = 1;
-        loop {
-            let (answer, outcome) = oneshot::channel();
-            self.lane().push(op, answer);
-            match outcome.await {
-                Ok(Outcome::Done(result)) => return result,
-                // The stream ended before the write was sent on it.
-                Ok(Outcome::Unsent(_op, error)) if streams == CLIENT_STREAMS_MAX => {
-                    return Err(error);
-                }
-                Ok(Outcome::Unsent(unsent, _ended)) => op = *unsent,
-                Err(_runtime_ends) => return Err(ApiError::lost("the runtime is shutting down")),
-            }
-            streams += 1;
-        }
-    }
-
-    // Returns the stream that is open, or begins one.
-    fn lane(&self) -> Arc<Lane> {
-        let mut known = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = known.as_ref().filter(|lane| lane.is_open()) {
-            return Arc::clone(lane);
-        }
-        let lane = Lane::begin(self.rpc.clone(), self.store.clone());
-        *known = Some(Arc::clone(&lane));
-        lane
-    }
 }
 
-impl Drop for Writes {
-    fn drop(&mut self) {
-        let lane = self.lane.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lane.take() {
-            lane.finish();
-        }
+impl Traffic for Puts {
+    type Request = api::Op;
+    type Result = Option<Written>;
+    type Message = api::PutStreamRequest;
+    type Reply = api::PutStreamReply;
+
+    fn bytes(op: &api::Op) -> usize {
+        op.key.len() + op.value.len()
     }
-}
 
-// Counts a write as returned, also when its call is dropped.
-struct Leaving<'a>(&'a AtomicUsize);
+    fn message(store: String, ops: Vec<api::Op>) -> api::PutStreamRequest {
+        api::PutStreamRequest { store, ops }
+    }
 
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    async fn open(
+        mut rpc: Rpc,
+        messages: Messages<Self>,
+    ) -> Result<Streaming<api::PutStreamReply>, Status> {
+        Ok(rpc.put_stream(messages).await?.into_inner())
+    }
+
+    fn results(
+        reply: api::PutStreamReply,
+    ) -> impl Iterator<Item = Result<Option<Written>, ApiError>> + Send {
+        reply
+            .results
+            .into_iter()
+            .map(|result| match (result.failed, result.written) {
+                (Some(failed), _) => Err(ApiError::from_wire(failed)),
+                (None, Some(written)) => messages::written(&written),
+                (None, None) => Err(messages::malformed("a write has no result")),
+            })
+    }
+
+    fn unanswered(error: ApiError) -> ApiError {
+        error.for_sent_write()
     }
 }
 

@@ -7,10 +7,12 @@ use super::{
     VALUE_BYTES_MAX,
 };
 
-/// Writes of one store that a client has in flight on its pipelined stream. When full, further callers
-/// wait.
-pub const CLIENT_WRITES_MAX: usize = 8192;
-/// Streams that a client tries for a write that was not sent yet: the first one, and another one if the
+/// Keys in one request of a stream of reads. A request with more is refused.
+pub const GETS_IN_REQUEST_MAX: usize = 8192;
+/// Writes of one store that a client has in flight on its stream, and reads on theirs. When full, further
+/// callers wait.
+pub const CLIENT_CALLS_MAX: usize = 8192;
+/// Streams that a client tries for a call that was not sent yet: the first one, and another one if the
 /// node ended the first. Then the caller gets the error.
 pub const CLIENT_STREAMS_MAX: u32 = 2;
 /// Wait of a stream of a client before it connects to its node again. It doubles with each attempt.
@@ -24,6 +26,7 @@ pub const CLIENT_NEXT_WAIT: Duration = Duration::from_secs(30);
 pub const CLIENT_GROUP_MAX: usize = 65_536;
 
 // The node never waits for the callers: twice as many writes as it takes in at a time.
-const _: () = assert!(CLIENT_WRITES_MAX >= 2 * PUT_CHUNKS_MAX * PUT_CHUNK_WRITES_MAX);
+const _: () = assert!(CLIENT_CALLS_MAX >= 2 * PUT_CHUNKS_MAX * PUT_CHUNK_WRITES_MAX);
 const _: () = assert!(PUT_CHUNK_BYTES + 2 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) < MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_RETRY_MIN.as_millis() < CLIENT_RETRY_MAX.as_millis());
+const _: () = assert!(PUT_CHUNK_WRITES_MAX <= GETS_IN_REQUEST_MAX);
