@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     client::{error::ApiError, rpc::Rpc},
-    limits::{PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX},
+    limits::{CLIENT_CALLS_MAX, PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX},
 };
 
 /// The calls that one kind of stream carries: writes, or reads.
@@ -62,9 +62,11 @@ pub(super) enum Outcome<T: Traffic> {
 }
 
 struct State<T: Traffic> {
-    // In the order of the calls. At most `CLIENT_CALLS_MAX`, with `sent`.
+    // In the order of the calls. At most `CLIENT_CALLS_MAX`: each has a permit of its pipe, or its caller
+    // has gone.
     waiting: VecDeque<(T::Request, Caller<T>)>,
-    // The callers of requests that were sent, in the order of the requests.
+    // The callers of requests that were sent, in the order of the requests. The node reads no further ones
+    // while it has `PUT_CHUNKS_MAX` messages.
     sent: VecDeque<Caller<T>>,
     // Wakes the connection when a call waits. Set while the connection has asked for a message.
     waker: Option<Waker>,
@@ -102,6 +104,12 @@ impl<T: Traffic> Lane<T> {
         if let Some(error) = state.ended.clone() {
             drop(state);
             return give(caller, Outcome::Unsent(request, error));
+        }
+        if state.waiting.len() >= CLIENT_CALLS_MAX {
+            // Callers that have gone hold no permit any more. Without them, there is room for this one.
+            state
+                .waiting
+                .retain(|(_request, caller)| !caller.is_closed());
         }
         state.waiting.push_back((request, caller));
         let waker = state.waker.take();

@@ -35,10 +35,6 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, ApiError>) -> (ErrorKind, Strin
     (error.kind(), error.code)
 }
 
-fn none_of(client: &Client) -> Store {
-    client.store("none")
-}
-
 fn key_put(key: &str, value: &str) -> Op {
     Op::Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
@@ -184,10 +180,10 @@ async fn errors_have_a_kind_and_stop_no_other_call() {
     assert_eq!(refused(store.get("").await), usage("key_empty"));
     let (e, f) = tokio::join!(store.get("/1"), store.get("/3"));
     assert_eq!(e.unwrap().unwrap().value, f.unwrap().unwrap().value);
-    let (e, f) = tokio::join!(none_of(&client).get("/1"), none_of(&client).get("/3"));
+    let none = client.store("none");
+    let (e, f) = tokio::join!(none.get("/1"), none.get("/3"));
     assert_eq!(refused(e).0, ErrorKind::NotFound);
     assert_eq!(refused(f).0, ErrorKind::NotFound);
-    let none = none_of(&client);
     assert_eq!(refused(none.put("/k", "v").await).0, ErrorKind::NotFound);
     let (e, f) = tokio::join!(none.put("/k", "v"), none.put("/l", "v"));
     assert_eq!(refused(e).0, ErrorKind::NotFound);
