@@ -161,11 +161,8 @@ impl Lattice for Service {
         request: Request<Streaming<api::GetStreamRequest>>,
     ) -> Answered<Answers<api::GetStreamReply>> {
         let (node, ending) = (self.0.node.clone(), self.0.stop.ending.clone());
-        Ok(Response::new(get_stream(
-            node,
-            request.into_inner(),
-            ending,
-        )))
+        let answers = get_stream(node, request.into_inner(), ending);
+        Ok(Response::new(answers))
     }
 
     async fn list(&self, request: Request<api::ListRequest>) -> Answered<Answers<api::Items>> {

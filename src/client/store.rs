@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Store(pub(super) Arc<Shared>);
 
-/// What all handles on one store of a client share.
+/// The part that all handles on one store of a client share.
 #[derive(Debug)]
 pub(super) struct Shared {
     rpc: Rpc,
