@@ -31,10 +31,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         let net = protox::compile(["net.proto"], ["proto"])?;
         tonic_prost_build::configure().bytes(".").compile_fds(net)?;
     }
-    if env::var_os("CARGO_FEATURE_API").is_some() {
+    if env::var_os("CARGO_FEATURE_CLIENT").is_some() {
         let api = protox::compile(["api.proto"], ["proto"])?;
         fs::write(out.join("api.bin"), api.encode_to_vec())?;
-        tonic_prost_build::configure().bytes(".").compile_fds(api)?;
+        // The link in src/client takes the place of tonic's transport.
+        tonic_prost_build::configure()
+            .bytes(".")
+            .build_transport(false)
+            .build_server(env::var_os("CARGO_FEATURE_API").is_some())
+            .compile_fds(api)?;
     }
     Ok(())
 }

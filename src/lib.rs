@@ -10,11 +10,12 @@
 //!
 //! ```text
 //! 7  daemon                          wires node, net, hooks and api; signals; ordered shutdown
-//! 6  api                             gRPC on the local socket, server and client
+//! 6  api                             gRPC on the local socket
 //! 5  net                             peers: who is let in, sync sessions, gossip
 //!    hooks                           commands and posts that run when a key changes
 //! 4  node                            identity, data directory and its lock, the stores
 //! 3  store                           the handle over its wings: writer, watch, consumers, read
+//!    client                          the same calls to a node in another process
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb, and bases; channels
 //!    light                           checks a proof with no node and no store
 //!    vault                           where the secret of a node's key is, and how it is fetched
@@ -89,38 +90,51 @@
 pub mod api;
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+#[cfg(feature = "node")]
 pub mod bus;
+pub mod calls;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "node")]
 pub mod clock;
 #[cfg(feature = "api")]
 pub mod daemon;
+#[cfg(feature = "node")]
 pub mod disk;
 #[cfg(feature = "hooks")]
 pub mod hooks;
 pub mod id;
 pub mod light;
 pub mod limits;
+#[cfg(feature = "node")]
 pub mod log;
 pub mod manual;
 #[cfg(feature = "net")]
 pub mod net;
+#[cfg(feature = "node")]
 pub mod node;
+#[cfg(feature = "node")]
 mod pace;
+#[cfg(feature = "node")]
 pub mod permissions;
 pub mod protocol;
+#[cfg(feature = "node")]
 pub mod state;
+#[cfg(feature = "node")]
 pub mod store;
+#[cfg(feature = "node")]
 pub mod vault;
 pub mod wire;
 
+pub use calls::{ConsumerOptions, Item, List, Start, WatchEvent, WatchOptions, Write, Written};
+#[cfg(feature = "node")]
 pub use node::{Node, NodeConfig};
-pub use protocol::{
-    change::{Change, Kind},
-    membership::role::Role,
-};
+pub use protocol::change::{Change, Kind};
+#[cfg(feature = "node")]
+pub use protocol::membership::role::Role;
+#[cfg(feature = "node")]
 pub use store::{
-    EventAs, Item, List, ReadError, Start, Store, Watch, WatchAs, WatchError, WatchEvent,
-    WatchOptions, Write, WriteError, Written,
-    consumers::{Consumer, ConsumerOptions},
+    EventAs, ReadError, Store, Watch, WatchAs, WatchError, WriteError, consumers::Consumer,
 };
 
 // The mutator of the fuzz targets, for decoders that are not public.

@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
+mod client;
 mod key;
 mod peers;
 
+pub use client::*;
 pub use key::*;
 pub use peers::*;
 

@@ -37,10 +37,11 @@ pub mod net {
 }
 
 /// Messages and services of the local API.
-#[cfg(feature = "api")]
+#[cfg(feature = "client")]
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/lattice.api.v1.rs"));
 
     /// The encoded schema, for server reflection.
+    #[cfg(feature = "api")]
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"));
 }

@@ -183,6 +183,18 @@ pub(super) async fn next(
     })
 }
 
+/// Returns what a `Nack` asks for, as the other answers ask for it.
+pub(super) fn nack(request: api::NackRequest) -> (api::AnswerRequest, Answer) {
+    let delay = request.delay_ms.map(Duration::from_millis);
+    let request = api::AnswerRequest {
+        store: request.store,
+        consumer: request.consumer,
+        deliveries: request.deliveries,
+        durable: request.durable,
+    };
+    (request, Answer::Nack { delay })
+}
+
 /// Answers `Consume`: delivers changes of `consumer` until the client or the server ends the call.
 pub(super) fn consume(
     consumer: Consumer,

@@ -73,16 +73,28 @@ pub(super) fn condition(if_absent: bool, if_head: &[u8]) -> Result<Option<Condit
 /// Reads the condition of a streamed write.
 ///
 /// # Errors
-/// An error if both conditions are given, or if an entry id does not have 32 bytes.
+/// An error if two conditions are given, or if an entry id or a hash does not have 32 bytes.
 pub(super) fn condition_of_op(op: &api::Op) -> Result<Option<Condition>, ApiError> {
-    if op.if_heads.is_empty() {
-        return condition(false, &op.if_head);
-    }
-    if !op.if_head.is_empty() {
+    let given = [
+        op.if_absent,
+        !op.if_head.is_empty(),
+        !op.if_heads.is_empty(),
+        !op.if_heads_hash.is_empty(),
+    ];
+    if given.into_iter().filter(|given| *given).count() > 1 {
         return Err(ApiError::usage(
             "two_conditions",
-            "a write takes if_head or if_heads, not both",
+            "a write takes one of if_absent, if_head, if_heads and if_heads_hash",
         ));
+    }
+    if !op.if_heads_hash.is_empty() {
+        let hash = <[u8; 32]>::try_from(&op.if_heads_hash[..]);
+        return hash
+            .map(|hash| Some(Condition::Heads(hash)))
+            .map_err(|_length| wrong_length("if_heads_hash", &op.if_heads_hash, 32));
+    }
+    if op.if_heads.is_empty() {
+        return condition(op.if_absent, &op.if_head);
     }
     let id = |id: &Bytes| EntryId::from_slice(id).ok_or_else(|| wrong_length("if_heads", id, 32));
     let ids: Vec<EntryId> = op.if_heads.iter().map(id).collect::<Result<_, _>>()?;

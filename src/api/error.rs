@@ -1,103 +1,13 @@
-//! The error of a call, for programs and people, on both ends of the API.
-//!
-//! The server turns a library error into an [`ApiError`], and the `ApiError` into a status with the
-//! trailer `lattice-error-bin`. The client turns the status back. A status without the trailer
-//! comes from the transport.
+//! Errors of the node as errors of the API.
 
 use std::error::Error;
 
-use prost::Message as _;
-use tonic::{Code, Status, metadata::MetadataValue};
-
-use crate::{limits::MESSAGE_BYTES_MAX, permissions::Untrusted, wire::api};
-
-/// A failed call: a code for programs, a message and a hint for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ApiError {
-    /// Stable name, for instance `key_too_long`.
-    pub code: String,
-    /// Exit code of the command line: 1 failed, 2 usage, 3 not found, 4 precondition failed,
-    /// 5 node unavailable, 6 damaged data, 8 timed out.
-    pub exit_code: u8,
-    /// Description of the failure, in one line.
-    pub message: String,
-    /// Advice for the user's next step; may be empty.
-    pub hint: String,
-}
-
-impl ApiError {
-    /// Returns an error without a hint.
-    pub fn new(code: &str, exit_code: u8, message: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            exit_code,
-            message: message.into(),
-            hint: String::new(),
-        }
-    }
-
-    /// Returns the error with `hint` as its advice.
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
-        self
-    }
-
-    /// Returns the error of a malformed request, which fails on every node, at any time.
-    pub fn usage(code: &str, message: impl Into<String>) -> Self {
-        Self::new(code, EXIT_USAGE, message)
-    }
-
-    /// Returns the error as a message of the API. The text is not part of the message: a status
-    /// carries the text.
-    pub fn to_wire(&self) -> api::Error {
-        api::Error {
-            code: self.code.clone(),
-            exit_code: self.exit_code.into(),
-            hint: self.hint.clone(),
-        }
-    }
-
-    /// Returns the error of one failed write of a streamed put.
-    pub fn from_wire(failed: api::WriteFailed) -> Self {
-        let error = failed.error.unwrap_or_default();
-        Self {
-            code: error.code,
-            exit_code: u8::try_from(error.exit_code).unwrap_or(EXIT_FAILED),
-            message: failed.message,
-            hint: error.hint,
-        }
-    }
-
-    /// Returns the error that ends streams when the server stops.
-    pub fn stopping() -> Self {
-        Self::new("stopping", EXIT_UNAVAILABLE, "the node is stopping")
-            .hint("call again when the node is back; acknowledged writes are safe")
-    }
-
-    fn unavailable(message: impl Into<String>) -> Self {
-        Self::new("unavailable", EXIT_UNAVAILABLE, message).hint(HINT_START)
-    }
-
-    // The gRPC code, for clients that do not read the trailer.
-    fn grpc(&self) -> Code {
-        match (self.code.as_str(), self.exit_code) {
-            (
-                "disk_full" | "too_many_open_files" | "too_many_consumers" | "dead_letters_full",
-                _,
-            ) => Code::ResourceExhausted,
-            ("store_exists" | "consumer_exists" | "hook_exists", _) => Code::AlreadyExists,
-            ("poisoned" | "own_fork" | "own_log_cut", _) => Code::FailedPrecondition,
-            (_, EXIT_USAGE) => Code::InvalidArgument,
-            (_, EXIT_NOT_FOUND) => Code::NotFound,
-            (_, EXIT_PRECONDITION) => Code::FailedPrecondition,
-            (_, EXIT_UNAVAILABLE) => Code::Unavailable,
-            (_, EXIT_DAMAGED) => Code::DataLoss,
-            _other => Code::Internal,
-        }
-    }
-}
+pub use crate::client::error::ApiError;
+pub(crate) use crate::client::error::EXIT_FAILED;
+pub(super) use crate::client::error::{
+    EXIT_DAMAGED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE, HINT_SHORTER, HINT_START,
+};
+use crate::{client::error::with_causes, permissions::Untrusted};
 
 impl From<Untrusted> for ApiError {
     fn from(error: Untrusted) -> Self {
@@ -111,84 +21,13 @@ impl From<Untrusted> for ApiError {
     }
 }
 
-impl From<ApiError> for Status {
-    fn from(error: ApiError) -> Self {
-        let mut status = Self::new(error.grpc(), error.message.clone());
-        let trailer = MetadataValue::from_bytes(&error.to_wire().encode_to_vec());
-        status.metadata_mut().insert_bin(TRAILER, trailer);
-        status
-    }
-}
-
-impl From<Status> for ApiError {
-    fn from(status: Status) -> Self {
-        let trailer = status
-            .metadata()
-            .get_bin(TRAILER)
-            .and_then(|value| value.to_bytes().ok());
-        if let Some(error) = trailer.and_then(|bytes| api::Error::decode(bytes).ok()) {
-            let message = status.message().to_owned();
-            return Self::from_wire(api::WriteFailed {
-                error: Some(error),
-                message,
-            });
-        }
-        let message = status.message();
-        match status.code() {
-            Code::InvalidArgument => Self::usage("invalid_argument", message),
-            Code::OutOfRange => Self::usage("message_too_long", message).hint(format!(
-                "a message has at most {MESSAGE_BYTES_MAX} bytes; send several"
-            )),
-            Code::Unimplemented => Self::new("unimplemented", EXIT_FAILED, message)
-                .hint("the node runs another version of lattice; restart it with this one"),
-            Code::DeadlineExceeded => Self::new("timed_out", EXIT_TIMED_OUT, message),
-            // The transport reports a lost connection by its code, or by a system error as source.
-            Code::Unavailable => Self::unavailable(lost(&status)),
-            _other if status.source().is_some() => Self::unavailable(lost(&status)),
-            Code::Cancelled => Self::unavailable(lost(&status)),
-            _other => Self::new("failed", EXIT_FAILED, message),
-        }
-    }
-}
-
 pub(super) fn closed(message: String) -> ApiError {
     ApiError::new("closed", EXIT_UNAVAILABLE, message).hint(HINT_START)
-}
-
-// Returns the text for a lost connection, with the reason that the transport knows.
-fn lost(status: &Status) -> String {
-    let text = format!("the connection to the node was lost: {}", status.message());
-    with_causes(text.trim_end_matches(": ").to_owned(), status.source())
 }
 
 pub(super) fn text(error: &dyn Error) -> String {
     with_causes(error.to_string(), error.source())
 }
 
-// Returns the error and its causes in one line. A cause that the text already contains is left out.
-fn with_causes(mut text: String, mut cause: Option<&dyn Error>) -> String {
-    while let Some(error) = cause {
-        let cause_text = error.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-pub(crate) const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
-pub(super) const EXIT_NOT_FOUND: u8 = 3;
-pub(super) const EXIT_PRECONDITION: u8 = 4;
-pub(super) const EXIT_UNAVAILABLE: u8 = 5;
-pub(super) const EXIT_DAMAGED: u8 = 6;
-const EXIT_TIMED_OUT: u8 = 8;
-
-const TRAILER: &str = "lattice-error-bin";
-pub(super) const HINT_START: &str = "start the node with `lattice up`";
 pub(super) const HINT_REMOVED: &str = "a removed node cannot return: join with a new data directory, or \
     keep the data with `lattice init --new-identity` and join again";
-pub(super) const HINT_SHORTER: &str =
-    "choose a shorter data directory with --data-dir or $LATTICE_DATA";

@@ -12,7 +12,7 @@ use crate::{
     clock::time_text,
     limits::HISTORY_ENTRIES_MAX,
     node::Node,
-    protocol::entry::{EntryError, Op},
+    protocol::entry::Op,
     store::{Condition, List, ReadError, StampedBy, Store, WriteError, Written},
     wire::api,
 };
@@ -65,8 +65,10 @@ pub(super) async fn batch(
     request: api::BatchRequest,
 ) -> Result<api::Written, ApiError> {
     let store = node.store(&request.store)?;
-    let has_condition = |op: &api::Op| !op.if_head.is_empty() || !op.if_heads.is_empty();
-    if request.ops.iter().any(has_condition) {
+    for op in &request.ops {
+        if convert::condition_of_op(op)?.is_none() {
+            continue;
+        }
         return Err(ApiError::usage(
             "condition_in_batch",
             "an op of a batch has no condition",
@@ -298,27 +300,3 @@ impl From<ReadError> for ApiError {
         }
     }
 }
-
-impl From<EntryError> for ApiError {
-    fn from(error: EntryError) -> Self {
-        let message = error.to_string();
-        let usage = |code| Self::usage(code, message.clone());
-        match error {
-            EntryError::KeyEmpty => usage("key_empty"),
-            EntryError::KeyTooLong { .. } => usage("key_too_long")
-                .hint("put the long part into the value, or a hash of it into the key"),
-            EntryError::ValueTooLong { .. } => usage("value_too_long")
-                .hint("keep large data in a file and put its path or hash into the value"),
-            EntryError::TooManyOps { .. } => usage("too_many_ops").hint(HINT_SMALLER),
-            EntryError::OpsTooLong { .. } => usage("ops_too_long").hint(HINT_SMALLER),
-            EntryError::TooManyParents { .. } => usage("too_many_parents").hint(HINT_SMALLER),
-            EntryError::KeyTwice { .. } => usage("key_twice"),
-            EntryError::Malformed { .. } => Self::new("malformed", EXIT_DAMAGED, message),
-            EntryError::BadSignature { .. } => Self::new("bad_signature", EXIT_DAMAGED, message),
-            EntryError::NeedsNewer { .. } => Self::new("needs_newer", EXIT_FAILED, message)
-                .hint("update lattice on this machine"),
-        }
-    }
-}
-
-const HINT_SMALLER: &str = "split it into several batches";

@@ -1,6 +1,6 @@
 //! The list of calls: each finds its store or consumer and leaves the work to the file of its noun.
 
-use std::{path::PathBuf, process, sync::Arc, time::Duration};
+use std::{path::PathBuf, process, sync::Arc};
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -10,6 +10,7 @@ use crate::{
         consumer::{self, Answer},
         convert,
         error::ApiError,
+        get_stream::get_stream,
         hook, keys, maintenance, members,
         paging::{self, Answers},
         put_stream::PutAnswers,
@@ -89,6 +90,7 @@ impl Service {
 impl Lattice for Service {
     type StatusStream = Answers<api::StatusReply>;
     type PutStreamStream = PutAnswers;
+    type GetStreamStream = Answers<api::GetStreamReply>;
     type ListStream = Answers<api::Items>;
     type DiffStream = Answers<api::Differences>;
     type HeadsStream = Answers<api::HeadsReply>;
@@ -152,6 +154,15 @@ impl Lattice for Service {
     async fn get(&self, request: Request<api::GetRequest>) -> Answered<api::GetReply> {
         let reply = keys::get(&self.0.node, request.into_inner()).await;
         Ok(Response::new(reply?))
+    }
+
+    async fn get_stream(
+        &self,
+        request: Request<Streaming<api::GetStreamRequest>>,
+    ) -> Answered<Answers<api::GetStreamReply>> {
+        let (node, ending) = (self.0.node.clone(), self.0.stop.ending.clone());
+        let answers = get_stream(node, request.into_inner(), ending);
+        Ok(Response::new(answers))
     }
 
     async fn list(&self, request: Request<api::ListRequest>) -> Answered<Answers<api::Items>> {
@@ -294,21 +305,8 @@ impl Lattice for Service {
     }
 
     async fn nack(&self, request: Request<api::NackRequest>) -> Answered<api::AnswerReply> {
-        let api::NackRequest {
-            store,
-            consumer,
-            deliveries,
-            delay_ms,
-            durable,
-        } = request.into_inner();
-        let request = api::AnswerRequest {
-            store,
-            consumer,
-            deliveries,
-            durable,
-        };
-        let delay = delay_ms.map(Duration::from_millis);
-        self.answer(request, Answer::Nack { delay }).await
+        let (request, answer) = consumer::nack(request.into_inner());
+        self.answer(request, answer).await
     }
 
     async fn term(&self, request: Request<api::AnswerRequest>) -> Answered<api::AnswerReply> {

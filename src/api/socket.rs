@@ -18,6 +18,7 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 
+pub use crate::client::place::socket as path;
 use crate::{
     api::{
         error::{ApiError, EXIT_FAILED, HINT_SHORTER},
@@ -25,11 +26,6 @@ use crate::{
     },
     limits::SOCKET_PATH_BYTES_MAX,
 };
-
-/// Returns the path of the socket of the node in `data_dir`.
-pub fn path(data_dir: &Path) -> PathBuf {
-    data_dir.join("run").join("sock")
-}
 
 /// Returns the path of the socket of the node in `data_dir`, which need not exist.
 ///

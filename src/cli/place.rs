@@ -11,6 +11,7 @@ use std::{
 
 use lattice::{
     api::error::ApiError,
+    client::place,
     node::NodeConfig,
     permissions::{self, Trust, Untrusted},
 };
@@ -54,24 +55,14 @@ impl Place {
                 passphrase_file: None,
             });
         }
-        let home = env::home_dir().filter(|home| !home.as_os_str().is_empty());
-        let data = if cfg!(target_os = "macos") {
-            home.map(|home| home.join("Library/Application Support"))
-        } else {
-            // The XDG specification says to ignore a relative path.
-            env::var_os("XDG_DATA_HOME")
-                .map(PathBuf::from)
-                .filter(|dir| dir.is_absolute())
-                .or_else(|| home.map(|home| home.join(".local/share")))
-        };
-        let Some(data) = data else {
+        let Some(data_dir) = place::platform_dir() else {
             return Err(
                 Failure::usage("no_home", "no home directory to keep data in")
                     .hint("name a directory with --data-dir or $LATTICE_DATA"),
             );
         };
         Ok(Self {
-            data_dir: data.join("lattice"),
+            data_dir,
             is_named: false,
             passphrase_file: None,
         })
@@ -79,7 +70,7 @@ impl Place {
 
     /// Returns the path of the socket on which the node listens while it runs.
     pub(crate) fn socket(&self) -> PathBuf {
-        lattice::api::socket::path(&self.data_dir)
+        place::socket(&self.data_dir)
     }
 
     /// Checks that a node can serve a socket here, before anything is created.

@@ -122,6 +122,9 @@ impl From<&Entry> for EntryRef {
 }
 
 /// One change of one key.
+///
+/// One that came over the socket to a client has no `prev`, and its `depth` and `gap_number` are 0. Of its
+/// heads, only that of its own entry has a content; the others look like values of 0 bytes in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Key that changed; empty for a `Gap`.

@@ -231,6 +231,11 @@ impl Heads {
         Self(Some(Arc::new([head])))
     }
 
+    /// Creates heads from a list in order: the winner is the last one.
+    pub fn in_order(heads: Vec<Head>) -> Self {
+        Self((!heads.is_empty()).then(|| heads.into()))
+    }
+
     /// Returns the heads; the winner is the last one.
     pub fn as_slice(&self) -> &[Head] {
         self.0.as_deref().unwrap_or_default()

@@ -39,6 +39,7 @@ pub mod compare;
 pub mod consumer;
 pub mod cursor;
 pub mod entry;
+#[cfg(feature = "node")]
 pub mod finality;
 pub mod fork;
 pub mod frontier;
@@ -46,6 +47,7 @@ pub mod gap;
 pub mod heads;
 pub mod heads_row;
 pub mod hlc;
+#[cfg(feature = "node")]
 pub mod intake;
 pub mod membership;
 pub mod merkle;
@@ -56,6 +58,9 @@ pub mod root_pace;
 pub mod run;
 pub mod shared_stores;
 pub mod signed;
+#[cfg(feature = "node")]
 pub mod snapshot;
+#[cfg(feature = "node")]
 pub mod standings;
+#[cfg(feature = "node")]
 pub mod sync;

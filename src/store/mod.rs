@@ -27,12 +27,14 @@ mod write;
 mod write_pause;
 mod writer;
 
+pub use crate::calls::{
+    Condition, Item, List, Start, WatchEvent, WatchMode, WatchOptions, Write, Written,
+};
 pub use base_transfer::{TakeBaseError, TakenBase};
 pub use base_wish::StateChoice;
 pub use config::{Authority, StoreConfig};
 pub use error::{OpenError, ReadError};
 pub use finality::{FoldedBase, OpenBranches};
-pub use item::Item;
 pub use json::{EventAs, JsonError, WatchAs};
 pub use offered_base::OfferedBase;
 pub use outbox::Fresh;
@@ -45,19 +47,15 @@ pub use read::{
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
     prove::{ProvenKey, ProvenPrefix},
-    scan::{List, Listed, Scan},
+    scan::{Listed, Scan},
     verify::{Damage, DamagePlace, VerifyReport},
 };
 use shared::Shared;
 pub(crate) use shared::base_dir;
 pub use state_root::StateRoot;
 pub use store::Store;
-pub use watch::{
-    event::{WatchError, WatchEvent},
-    options::{Start, WatchMode, WatchOptions},
-    watch::Watch,
-};
-pub use write::{Condition, StampedBy, Write, WriteError, Written};
+pub use watch::{event::WatchError, watch::Watch};
+pub use write::{StampedBy, WriteError};
 pub use write_pause::WritePause;
 pub use writer::{
     far_ahead::TakenBack,

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{
     bench::{
-        bootstrap, consume, diff, fanout, gossip, heal, hooks, memory, open, past, prune, put,
-        replay, report::Report, root, scratch::Scratch, sync, watch,
+        bootstrap, client, consume, diff, fanout, gossip, heal, hooks, memory, open, past, prune,
+        put, replay, report::Report, root, scratch::Scratch, sync, watch,
     },
     exit::Failure,
     session::Context,
@@ -20,6 +20,7 @@ Examples:
   lattice bench put                         one caller, then 256, in process
   lattice bench put --socket --clients 256  unary calls to a node in another process
   lattice bench put --stream                pipelined calls to it
+  lattice bench client                      puts through the thin client, beside Redis
   lattice bench watch
   lattice bench fanout --watchers 450 --idle 10000
   lattice bench open --entries 1000000
@@ -42,6 +43,7 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 enum What {
     Put(put::Put),
+    Client(client::Client),
     Watch(watch::Watch),
     Fanout(fanout::Fanout),
     Open(open::Open),
@@ -63,6 +65,7 @@ impl Bench {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let (name, setup) = match &self.what {
             What::Put(put) => ("put", put.setup()),
+            What::Client(client) => ("client", client.setup()),
             What::Watch(watch) => ("watch", watch.setup()),
             What::Fanout(fanout) => ("fanout", fanout.setup()),
             What::Open(open) => ("open", open.setup()),
@@ -83,6 +86,7 @@ impl Bench {
         let mut report = Report::begin(&mut context.out, name, scratch.path())?;
         match self.what {
             What::Put(put) => put.run(&scratch, &mut report).await,
+            What::Client(client) => client.run(&scratch, &mut report).await,
             What::Watch(watch) => watch.run(&scratch, &mut report).await,
             What::Fanout(fanout) => fanout.run(&scratch, &mut report).await,
             What::Open(open) => open.run(&scratch, &mut report).await,

@@ -7,6 +7,7 @@
 mod baseline;
 mod bench;
 mod bootstrap;
+mod client;
 mod consume;
 mod diff;
 mod error;
@@ -20,6 +21,7 @@ mod open;
 mod past;
 mod prune;
 mod put;
+mod redis;
 mod replay;
 mod report;
 mod root;

@@ -102,6 +102,11 @@ impl<'a> Report<'a> {
         self.out.flush()
     }
 
+    /// Prints a notice about this bench on stderr.
+    pub(super) fn notice(&self, code: &str, message: &str) {
+        self.out.notice(code, message);
+    }
+
     /// Prints a figure that has no goal.
     pub(super) fn figure(&mut self, figure: &str, value: f64, unit: &str) -> Result<(), Failure> {
         self.print(figure, value, unit, None)

@@ -139,6 +139,11 @@ impl Daemon {
         Ok(client::connect(&self.socket).await?)
     }
 
+    /// Returns a thin client of the node.
+    pub(super) async fn thin(&self) -> Result<lattice::client::Client, Failure> {
+        Ok(lattice::client::Client::connect(&self.socket).await?)
+    }
+
     /// Stops the node in order.
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
         self.connect().await?.down(api::DownRequest {}).await?;

@@ -44,23 +44,36 @@
 //! which a removed admin made after its tips are void. If an admin removes a writer that a better
 //! ranked admin makes an admin without knowing of the removal, the grant prevails.
 
+#[cfg(feature = "node")]
 pub mod acts;
 mod acts_hash;
+#[cfg(feature = "node")]
 mod evaluate;
+#[cfg(feature = "node")]
 pub mod genesis;
+#[cfg(feature = "node")]
 pub mod grant_chain;
+#[cfg(feature = "node")]
 pub mod invite;
+#[cfg(feature = "node")]
 mod kept_through;
+#[cfg(feature = "node")]
 mod members;
+#[cfg(feature = "node")]
 pub mod reserved;
+#[cfg(feature = "node")]
 pub mod role;
+#[cfg(feature = "node")]
 pub mod spent;
 
 pub use acts_hash::ActsHash;
+#[cfg(feature = "node")]
 pub use kept_through::KeptThrough;
+#[cfg(feature = "node")]
 pub use members::{
     Departure, Grant, Lowering, Member, Members, MembershipError, Rank, Removal, Standing,
 };
 
+#[cfg(feature = "node")]
 #[cfg(test)]
 mod tests;

@@ -30,11 +30,11 @@ mod needs;
 mod options;
 mod saver;
 
+pub use crate::calls::{
+    ConsumerChanges, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus, Idle,
+};
 pub use consumer::{Consumer, Deliveries};
 pub(super) use consumers::Consumers;
 pub use delivery::{Claim, Delivery};
 pub use error::ConsumerError;
 pub use held_history::HeldHistory;
-pub use options::{
-    ConsumerChanges, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus, Idle,
-};

@@ -8,19 +8,8 @@ use crate::{
     limits::{KEY_BYTES_MAX, PAGE_BYTES, SCAN_ROWS},
     protocol::heads::Heads,
     state::{StateError, View},
-    store::{Item, ReadError, Store},
+    store::{Item, List, ReadError, Store},
 };
-
-/// Which keys to list.
-#[derive(Debug, Clone, Default)]
-pub struct List {
-    /// Selects keys that begin with this prefix; empty: all keys.
-    pub prefix: Bytes,
-    /// Largest number of keys; `None`: no limit.
-    pub limit: Option<usize>,
-    /// Lists keys without values.
-    pub keys_only: bool,
-}
 
 impl Store {
     /// Returns the keys with a live value, in order, from one view.

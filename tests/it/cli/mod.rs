@@ -42,3 +42,5 @@ mod terminal;
 mod travel;
 mod wait;
 mod watch;
+
+pub(crate) use harness::Home;

@@ -33,7 +33,7 @@ const FLOORS: [Floor; 9] = [
     Floor {
         number: 6,
         modules: &["api"],
-        does: "serves gRPC on the local socket, and its client",
+        does: "serves gRPC on the local socket",
     },
     Floor {
         number: 5,
@@ -47,13 +47,13 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 3,
-        modules: &["store"],
-        does: "takes entries in through one writer; reads, watches and consumers",
+        modules: &["store", "client"],
+        does: "takes entries in through one writer; reads, watches and consumers; the same calls to a node in another process",
     },
     Floor {
         number: 2,
-        modules: &["clock", "log", "state", "bus", "light", "vault"],
-        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes; checks proofs; fetches the key",
+        modules: &["clock", "log", "state", "bus", "calls", "light", "vault"],
+        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes; names what calls of a store take and return; checks proofs; fetches the key",
     },
     Floor {
         number: 1,

@@ -3,6 +3,7 @@
 
 mod comments;
 mod cycles;
+mod features;
 mod floors;
 mod graph;
 mod homes;

@@ -31,7 +31,7 @@ use tonic::{
 use crate::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, PING_EVERY, PINGS_UNANSWERED_MAX};
 
 /// A byte stream to a server: a socket, or a pipe inside this process.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
@@ -57,7 +57,7 @@ pub struct Answer(RecvStream);
 
 impl Link {
     /// Returns a link that calls `dial` for its first call, and again after the connection broke.
-    pub(super) fn new(dial: impl Fn() -> Dialled + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(dial: impl Fn() -> Dialled + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
             dial: Box::new(dial),
             sender: Mutex::default(),
@@ -66,7 +66,7 @@ impl Link {
     }
 
     /// Uses a stream that is already open. If the handshake on it fails, the first call dials.
-    pub(super) async fn begin(&self, stream: impl Stream) {
+    pub(crate) async fn begin(&self, stream: impl Stream) {
         *self.0.known() = handshake(stream).await.ok();
     }
 }
@@ -195,7 +195,7 @@ async fn next_frame(
     .await
 }
 
-impl tower::Service<http::Request<Body>> for Link {
+impl tonic::codegen::Service<http::Request<Body>> for Link {
     type Response = http::Response<Answer>;
     type Error = StdError;
     type Future = BoxFuture<Self::Response, Self::Error>;
