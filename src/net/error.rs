@@ -16,6 +16,7 @@ use crate::{
     limits::PEER_SYNCS_MAX,
     net::{
         address::Addresses,
+        base_refusal::BaseRefusal,
         gate::{self, NOT_A_MEMBER, SHUT_OUT},
     },
     node::{MeshError, OpenError},
@@ -81,10 +82,10 @@ pub enum PeerError {
     #[error("it speaks a newer version of sync: update Lattice on this node")]
     NeedsUpdate,
     /// It has removed entries that this node lacks, and its base was not taken.
-    #[error("it has removed entries that this node lacks: {what}")]
+    #[error("it has removed entries that this node lacks: {why}")]
     Base {
         /// Why its base was not taken.
-        what: String,
+        why: BaseRefusal,
     },
     /// It has no known address or no route, or its connection broke.
     #[error("{what}")]
@@ -156,8 +157,15 @@ pub enum TakeStateError {
     /// This node has no endpoint, or the other one is not a member.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// The other node cannot be reached, or refuses; its base does not fit what is here; or a store of this
-    /// node failed.
+    /// Its base was not taken.
+    #[error("the state of node {} was not taken: {why}", node.short())]
+    Base {
+        /// The other node.
+        node: Author,
+        /// Why its base was not taken.
+        why: BaseRefusal,
+    },
+    /// The other node cannot be reached, or refuses; or a store of this node failed.
     #[error("the state of node {} was not taken: {why}", node.short())]
     Peer {
         /// The other node.
