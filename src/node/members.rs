@@ -38,7 +38,7 @@ pub enum MeshError {
     #[error(transparent)]
     Invite(#[from] InviteError),
     /// The node is not a member, or not any more.
-    #[error("node {node} is not a member")]
+    #[error("node {} is not a member", node.short())]
     NotAMember {
         /// Key of the node.
         node: Author,

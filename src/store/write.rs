@@ -377,7 +377,7 @@ fn is_full(error: &io::Error) -> bool {
 
 fn found(winner: Option<&EntryId>) -> String {
     match winner {
-        Some(id) => format!("its winner is {id}"),
+        Some(id) => format!("its winner is {}", id.short()),
         None => "it has no value".to_owned(),
     }
 }

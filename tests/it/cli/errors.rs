@@ -119,7 +119,7 @@ fn failed_conditions_are_exit_4() {
     let _node = home.up();
     home.run(&["put", "/t/a", "1", "--if-absent"]).ok();
     insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--if-absent"]), @r#"
-    error: the condition on /t/a does not hold: its winner is [id]
+    error: the condition on /t/a does not hold: its winner is [short]
     hint: read the key again and decide by its current value
     exit 4
     "#);

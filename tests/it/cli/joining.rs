@@ -117,7 +117,7 @@ fn roles_names_and_stores_change() {
     super::mesh::soon("it knows the names", || peer_named(&b, "attic").is_some());
     a.run(&["peer", "role", "pantry", "admin"]).ok();
     insta::assert_snapshot!(a.run(&["peer", "role", "pantry", "admin"]), @"
-    error: node [id] has role admin already
+    error: node [short] has the role admin already
     exit 4
     ");
     let own = a.run(&["peer", "role", "attic", "writer", "--yes"]);
