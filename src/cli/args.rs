@@ -145,7 +145,7 @@ impl Command {
 ///
 /// Takes the same commands, without `lattice`; `quit`, Ctrl-D or a SIGHUP, as when its terminal is
 /// closed, ends it. With no node running, the shell is the node until it ends. Words are quoted as in
-/// sh; $'...' reads the escapes with which keys are printed: get $'/raw\xff'.
+/// sh, and `;` separates commands; $'...' reads the escapes with which keys are printed: get $'/raw\xff'.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
