@@ -190,10 +190,11 @@ pub(crate) fn usage(error: &clap::Error) -> Failure {
 const EXAMPLES: &str = "\
 Examples:
   lattice up --watch /              start the node here and stream every change
-  lattice put /hello world          in another terminal: shows up in the stream at once
+  lattice put /hello world          in another terminal: appears there at once
   lattice get /hello
   lattice watch /nodes/ --json      one JSON object per change, for programs
   lattice list /                    the keys and their values
 
-Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found, 4 precondition failed,
-5 node unavailable, 6 damaged data, 7 partly done, 8 timed out, 130 interrupted.";
+Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found,
+4 precondition failed, 5 node unavailable, 6 damaged data, 7 partly done,
+8 timed out, 130 interrupted.";
