@@ -527,7 +527,8 @@ impl From<JoinError> for ApiError {
             JoinError::Removed => Self::new("removed", EXIT_PRECONDITION, message).hint(
                 "give this directory a new identity with `lattice init --new-identity`, then join",
             ),
-            JoinError::Member => Self::new("member", EXIT_PRECONDITION, message),
+            JoinError::Member => Self::new("member", EXIT_PRECONDITION, message)
+                .hint("an admin changes the role of a member: `lattice peer role NODE writer`"),
             JoinError::Own => Self::new("own_invitation", EXIT_PRECONDITION, message)
                 .hint("give the token to another node"),
             JoinError::HasMembers { .. } => Self::new("has_members", EXIT_PRECONDITION, message)

@@ -90,16 +90,16 @@ enum PeerAction {
     /// Mark a member as dormant: nobody waits for it until it is back
     ///
     /// A member that makes no progress becomes dormant by itself (`lattice retention set`), and is waited for
-    /// again once it has nearly everything. --over says so at once.
+    /// again once it has nearly everything. --back has the members wait for it at once.
     #[command(
-        after_help = "Examples:\n  lattice peer dormant 4f5c\n  lattice peer dormant 4f5c --over"
+        after_help = "Examples:\n  lattice peer dormant 4f5c\n  lattice peer dormant 4f5c --back"
     )]
     Dormant {
         /// Id of the node, the first digits of it, or its name
         node: String,
         /// Mark it as active again
-        #[arg(long)]
-        over: bool,
+        #[arg(long, alias = "over")]
+        back: bool,
     },
 }
 
@@ -147,15 +147,15 @@ impl Peer {
                 client.rename_peer(request).await?;
                 print_changed(context, "renamed", &peer)
             }
-            PeerAction::Dormant { node, over } => {
+            PeerAction::Dormant { node, back } => {
                 let mut client = context.client(Lifetime::Short).await?;
                 let peer = find(context, &node).await?;
                 let request = api::SetDormantRequest {
                     node: peer.node.clone(),
-                    dormant: !over,
+                    dormant: !back,
                 };
                 client.set_dormant(request).await?;
-                print_changed(context, if over { "active" } else { "dormant" }, &peer)
+                print_changed(context, if back { "active" } else { "dormant" }, &peer)
             }
         }
     }
