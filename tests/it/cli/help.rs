@@ -204,7 +204,7 @@ fn short_help_of_watch_names_every_flag() {
           --latest                If the watch falls behind, skip to the newest change of each key
           --keys-only             Leave the values out
           --only <KIND>           Only changes of these kinds [possible values: put, delete, expire,
-                                  conflict]
+                                  retract, conflict]
           --author <AUTHOR>       Only changes by this author: its name, its id, or the first digits of
                                   it
           --cursors               Print a cursor with every change, even within an entry
