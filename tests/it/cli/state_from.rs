@@ -19,7 +19,8 @@ fn state_of_a_member_is_taken_once_it_has_a_base() {
     hint: `lattice prune` on that node makes one
     exit 1
     ");
-    b.run(&["prune"]).ok();
+    // The other admin has to acknowledge the act.
+    soon("b has a base", || b.run(&["prune"]).code == 0);
     let taken = a.run(&choose).json().remove(0);
     assert_eq!(
         (&taken["type"], &taken["name"], &taken["node_name"]),
