@@ -9,6 +9,7 @@ use crate::{
 
 /// Why a log could not be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LogError {
     /// Durable bytes have changed. They are kept, and the records behind them are readable.
     #[error("{0}")]
@@ -92,6 +93,7 @@ impl fmt::Display for LogDamage {
 
 /// Why entries cannot be removed from a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CannotPrune {
     /// The log does not have the entry after which it shall begin.
     #[error("the log of {} does not have the entry {seq} that it shall begin after", author.short())]
@@ -125,6 +127,7 @@ pub enum CannotPrune {
 
 /// Why a base cannot take the place of entries of the logs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CannotInstall {
     /// A log here begins after the place up to which the base has the author's entries: those between the
     /// two would be nowhere.

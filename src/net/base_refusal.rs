@@ -7,6 +7,7 @@ use crate::{
 
 /// Why the base of a peer was not taken. "It" in a text is the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BaseRefusal {
     /// It has none: it has removed no history, and made none final.
     #[error("it has no base")]

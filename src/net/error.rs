@@ -25,6 +25,7 @@ use crate::{
 
 /// Why a peer was not reached, or why an exchange with it ended early. "It" in a text is the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PeerError {
     /// Its id is not a valid public key, so no node can have it.
     #[error("its id is not a valid key")]
@@ -103,6 +104,7 @@ pub enum PeerError {
 
 /// Why this node has no endpoint, or may not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetError {
     /// The endpoint could not be bound.
     #[error("cannot listen for peers: {what}")]
@@ -129,6 +131,7 @@ pub enum NetError {
 
 /// Why two states were not compared.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CompareError {
     /// The prefix is longer than any key. A peer would take the question for a broken rule.
     #[error("a prefix of {bytes} bytes; keys have at most {bytes_max}")]
@@ -153,6 +156,7 @@ pub enum CompareError {
 
 /// Why the state of another member was not taken.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TakeStateError {
     /// This node has no endpoint, or the other one is not a member.
     #[error(transparent)]
@@ -177,6 +181,7 @@ pub enum TakeStateError {
 
 /// Why a node has not joined a mesh, or has joined but not synced.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JoinError {
     /// This node is a member of that mesh.
     #[error("this node is a member of that mesh already")]

@@ -30,6 +30,7 @@ use crate::{
 
 /// Why an operation on the members of the mesh failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MeshError {
     /// The rules of membership refuse it.
     #[error(transparent)]

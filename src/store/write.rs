@@ -65,6 +65,7 @@ pub struct Written {
 
 /// Why nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError {
     /// The write has no op.
     #[error("a write needs at least one op")]

@@ -48,6 +48,7 @@ pub enum BaseState {
 
 /// Reason why entries must not be removed yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotYet {
     /// The act does not count.
     #[error("the anchors act does not count")]

@@ -139,6 +139,7 @@ pub enum Standing {
 
 /// Why an act would not count, or would change nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MembershipError {
     /// The node that would act is not an admin.
     #[error("node {} is {}; only an admin may do this", node.short(), role.map_or("not a member".to_owned(), |role| format!("a {role}")))]

@@ -6,6 +6,7 @@ mod cycles;
 mod floors;
 mod graph;
 mod homes;
+mod library;
 mod manual;
 mod shape;
 mod source;
