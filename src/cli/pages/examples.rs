@@ -1,6 +1,6 @@
 //! Every command in the README and in the manual is one that this program has.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::collections::BTreeSet;
 
 use clap::{Command, CommandFactory as _, Parser as _};
 use lattice::manual::PAGES;
