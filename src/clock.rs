@@ -214,8 +214,20 @@ const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 
 /// Returns the first whole second that is not before `ms` (since 1970) as an RFC 3339 time in UTC.
 pub fn time_text(ms: u64) -> String {
+    let second = second_text(ms.div_ceil(1000));
+    format!("{second}Z")
+}
+
+/// Returns the time `ms` (since 1970) as an RFC 3339 time in UTC, with milliseconds; `None` for 0, which means
+/// never, and for times after the year 9999.
+pub fn instant_text(ms: u64) -> Option<String> {
+    let is_time = (1..INSTANT_MS_END).contains(&ms);
+    is_time.then(|| format!("{}.{:03}Z", second_text(ms / 1000), ms % 1000))
+}
+
+// Returns the second (since 1970) as an RFC 3339 time without its zone.
+fn second_text(seconds: u64) -> String {
     const DAY: u64 = 86_400;
-    let seconds = ms.div_ceil(1000);
     let (days, of_day) = (seconds / DAY, seconds % DAY);
     // A cycle of the calendar has 146,097 days and begins on 1 March, so that a leap day ends a year.
     let days = days + 719_468;
@@ -230,8 +242,11 @@ pub fn time_text(ms: u64) -> String {
     };
     let year = cycle * 400 + year + new_year;
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
+
+/// The end of the last day of which the library that formats times for people knows all hours in all zones.
+const INSTANT_MS_END: u64 = 253_402_207_201_000;
 
 #[cfg(test)]
 mod tests {
@@ -266,6 +281,10 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(time_text(ms), text, "{ms}");
+            let instant = (ms > 0 && ms % 1000 == 0).then(|| text.replace('Z', ".000Z"));
+            if instant.is_some() {
+                assert_eq!(instant_text(ms), instant, "{ms}");
+            }
         }
     }
 

@@ -26,6 +26,7 @@ pub enum Trust {
 
 /// A file or directory that the node does not use.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Untrusted {
     /// It belongs to another user than this one and the superuser.
     #[error("{} belongs to user {owner}, and this process runs as user {user}", path.display())]

@@ -21,8 +21,8 @@ use crate::{
     id::{Author, EntryId},
     limits::INVITE_MS_DEFAULT,
     net::{
-        Addresses, CompareError, Invitation, InvitationError, JoinError, JoinEvent, Net, NetError,
-        PeerError, PeerStatus, TakeStateError,
+        Addresses, BaseRefusal, CompareError, Invitation, InvitationError, JoinError, JoinEvent,
+        Net, NetError, PeerError, PeerStatus, TakeStateError,
     },
     node::{FormerRoot, MeshError, Node, NodeInfo, OwnData},
     protocol::{
@@ -405,12 +405,34 @@ impl From<TakeStateError> for ApiError {
         let message = error.to_string();
         match error {
             TakeStateError::Net(error) => error.into(),
-            TakeStateError::Peer { why, .. } => match why {
-                PeerError::Base { .. } => Self::new("no_state", EXIT_FAILED, message).hint(
-                    "a node gives the state of its base; `lattice prune` there makes one if it has none",
-                ),
-                why => of_peer(&why, "take_state", message),
-            },
+            TakeStateError::Base { why, .. } => {
+                Self::new("no_state", EXIT_FAILED, message).hint(remedy(&why))
+            }
+            TakeStateError::Peer { why, .. } => of_peer(&why, "take_state", message),
+        }
+    }
+}
+
+// The next step of a user whose choice of a state failed.
+fn remedy(why: &BaseRefusal) -> &'static str {
+    match why {
+        BaseRefusal::NoBase => "`lattice prune` on that node makes one",
+        BaseRefusal::Busy => {
+            "wait until it is here (`lattice status` shows how much has come), then try again"
+        }
+        BaseRefusal::AskedLast => "try again in a minute",
+        BaseRefusal::OtherChosen => "choose one node, and wait until its state is here",
+        BaseRefusal::Behind { .. } => {
+            "on that node, take the state of this one instead; or run `lattice prune` there, until it has \
+             removed those entries, too"
+        }
+        BaseRefusal::OwnLog { .. } => {
+            "`lattice status` shows whether this node's log is cut or forked, and `lattice repair` mends \
+             that; if this is an older copy of the node, put the newest one back, or join again with a \
+             new identity"
+        }
+        BaseRefusal::Other { .. } => {
+            "`lattice verify`, here and there, shows whether data is damaged"
         }
     }
 }
@@ -505,7 +527,8 @@ impl From<JoinError> for ApiError {
             JoinError::Removed => Self::new("removed", EXIT_PRECONDITION, message).hint(
                 "give this directory a new identity with `lattice init --new-identity`, then join",
             ),
-            JoinError::Member => Self::new("member", EXIT_PRECONDITION, message),
+            JoinError::Member => Self::new("member", EXIT_PRECONDITION, message)
+                .hint("an admin changes the role of a member: `lattice peer role NODE writer`"),
             JoinError::Own => Self::new("own_invitation", EXIT_PRECONDITION, message)
                 .hint("give the token to another node"),
             JoinError::HasMembers { .. } => Self::new("has_members", EXIT_PRECONDITION, message)

@@ -192,7 +192,7 @@ impl From<HistoryError> for ApiError {
                  is in the way",
             ),
             HistoryError::NotYet(_) => refused("not_yet")
-                .hint("where members are awaited, try again once they are connected"),
+                .hint("a member that is named must be connected: `lattice peers` shows whether it is"),
             HistoryError::Branches { .. } => refused("final_branches"),
             HistoryError::Act(_) | HistoryError::Panicked => {
                 Self::new("failed", EXIT_FAILED, message)

@@ -46,6 +46,7 @@ pub fn checked_path(data_dir: &Path) -> Result<PathBuf, SocketError> {
 
 /// A socket that could not be bound.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SocketError {
     /// The path is too long: systems allow about a hundred bytes for a socket.
     #[error(

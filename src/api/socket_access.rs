@@ -18,6 +18,7 @@ pub struct SocketAccess {
 
 /// A group that was not found.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SocketGroupError {
     /// There is no such group.
     #[error("there is no group {group} on this machine")]

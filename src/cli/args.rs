@@ -147,7 +147,7 @@ impl Command {
 ///
 /// Takes the same commands, without `lattice`; `quit`, Ctrl-D or a SIGHUP, as when its terminal is
 /// closed, ends it. With no node running, the shell is the node until it ends. Words are quoted as in
-/// sh; $'...' reads the escapes with which keys are printed: get $'/raw\xff'.
+/// sh, and `;` separates commands; $'...' reads the escapes with which keys are printed: get $'/raw\xff'.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -192,10 +192,11 @@ pub(crate) fn usage(error: &clap::Error) -> Failure {
 const EXAMPLES: &str = "\
 Examples:
   lattice up --watch /              start the node here and stream every change
-  lattice put /hello world          in another terminal: shows up in the stream at once
+  lattice put /hello world          in another terminal: appears there at once
   lattice get /hello
   lattice watch /nodes/ --json      one JSON object per change, for programs
   lattice list /                    the keys and their values
 
-Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found, 4 precondition failed,
-5 node unavailable, 6 damaged data, 7 partly done, 8 timed out, 130 interrupted.";
+Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found,
+4 precondition failed, 5 node unavailable, 6 damaged data, 7 partly done,
+8 timed out, 130 interrupted.";

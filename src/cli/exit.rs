@@ -171,13 +171,11 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let message = error.to_string();
         match error {
-            ConfigError::Invalid { .. } | ConfigError::TooLong { .. } => {
-                Self::usage("bad_config", message)
-            }
+            ConfigError::Untrusted(error) => ApiError::from(error).into(),
             ConfigError::GroupWithoutMode { .. } => {
                 Self::usage("bad_config", message).hint("remove one of the two settings")
             }
-            ConfigError::Untrusted(error) => ApiError::from(error).into(),
+            _malformed => Self::usage("bad_config", message),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The commands by task, as `lattice --help` lists them.
 
-use std::fmt::Write as _;
+use std::{ffi::OsString, fmt::Write as _};
 
 use anstyle::{Effects, Style};
 use clap::{ArgMatches, Command, CommandFactory as _, Error, FromArgMatches as _};
@@ -69,11 +69,30 @@ pub(crate) fn tree() -> Command {
 ///
 /// # Errors
 /// Clap's: an error in the words, or an answer to print.
-pub(crate) fn parse<T: Into<std::ffi::OsString> + Clone>(
-    words: impl IntoIterator<Item = T>,
-) -> Result<Cli, Error> {
-    let mut matches: ArgMatches = tree().try_get_matches_from(words)?;
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let parsed = tree().try_get_matches_from(&words);
+    let mut matches: ArgMatches = parsed.map_err(|error| of_the_words(error, &words))?;
     Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut tree()))
+}
+
+// Clap's usage line counts flags that the environment sets among those that were typed. So returns the error
+// that these words have without it, unless the environment is at fault.
+fn of_the_words(error: Error, words: &[OsString]) -> Error {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Help;
+    // The help names the variables.
+    if !error.use_stderr() || error.kind() == Help {
+        return error;
+    }
+    match without_environment(tree()).try_get_matches_from(words) {
+        Err(same) if same.kind() == error.kind() => same,
+        _other => error,
+    }
+}
+
+fn without_environment(tree: Command) -> Command {
+    tree.mut_args(|arg| arg.env(None))
+        .mut_subcommands(without_environment)
 }
 
 fn groups(tree: &Command) -> String {

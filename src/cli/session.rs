@@ -191,9 +191,9 @@ impl Context {
             unreachable!("`up` serves the node before its metrics")
         };
         let served = daemon.serve_metrics(at).await;
-        served.map_err(|error| match error {
+        served.map_err(|error| match &error {
             MetricsError::NotLoopback { .. } => Failure::usage("bad_metrics", error.to_string()),
-            MetricsError::Bind { .. } => Failure::failed("metrics", error.to_string()).hint(
+            _not_bound => Failure::failed("metrics", error.to_string()).hint(
                 "if another program listens there, give another --metrics, or port 0 for any",
             ),
         })

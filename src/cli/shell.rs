@@ -1,6 +1,7 @@
-//! `shell`: runs commands from a terminal or a script, one per line.
+//! `shell`: runs commands from a terminal or a script.
 
 use std::{
+    collections::VecDeque,
     ffi::OsString,
     io::{self, IsTerminal as _},
     pin::pin,
@@ -28,9 +29,9 @@ use crate::cli::{
     signals::interrupted,
 };
 
-/// Runs lines until `quit` or the end of the input.
+/// Runs commands until `quit` or the end of the input.
 ///
-/// A script (stdin is not a terminal) ends with the exit code of its last line, as in sh.
+/// A script (stdin is not a terminal) ends with the exit code of its last command, as in sh.
 pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client(Lifetime::Long).await?;
     let node = whole::status(&mut client).await?.node;
@@ -45,7 +46,7 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let mut names = client.clone();
     let mut prompt = Prompt::new(client, context.store.clone(), history, Cli::command())?;
     let mut down = pin!(context.down_requested());
-    let mut last = Exit::Done;
+    let (mut last, mut waiting) = (Exit::Done, VecDeque::new());
     loop {
         let terminal = Terminal::remember();
         // A line may have named another one, or chosen one.
@@ -53,17 +54,28 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
         let store = context.store_name(&mut names).await;
         let store = if store.is_empty() { "data" } else { &store };
         let label = format!("{} {}> ", harmless(&node), harmless(store));
-        let line = tokio::select! {
-            line = prompt.next(label, &context.store) => line?,
-            () = &mut down => return terminal.stopped(),
-            // The prompt reads Ctrl-C as a key, so this is SIGTERM or SIGHUP.
-            () = interrupted() => {
-                terminal.restore();
-                return Err(Failure::interrupted());
+        let Some(words) = waiting.pop_front() else {
+            let line = tokio::select! {
+                line = prompt.next(label, &context.store) => line?,
+                () = &mut down => return terminal.stopped(),
+                // The prompt reads Ctrl-C as a key, so this is SIGTERM or SIGHUP.
+                () = interrupted() => {
+                    terminal.restore();
+                    return Err(Failure::interrupted());
+                }
+            };
+            let Some(line) = line else { break };
+            match shell_words::commands(&line) {
+                Ok(commands) => waiting.extend(commands),
+                Err(error) => {
+                    let failure = Failure::usage("usage", error.to_string());
+                    print::report(&failure, context.out.form().is_json(), context.out.colour);
+                    last = failure.exit;
+                }
             }
+            continue;
         };
-        let Some(line) = line else { break };
-        let result = match parse(&line) {
+        let result = match parse(words) {
             Ok(Line::Nothing) => continue,
             Ok(Line::Quit) => break,
             Ok(Line::Run(cli)) => {
@@ -102,19 +114,15 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     }
 }
 
-/// A parsed line.
+/// A parsed command.
 enum Line {
     Nothing,
     Quit,
     Run(Box<Cli>),
 }
 
-fn parse(line: &str) -> Result<Line, Failure> {
-    let words =
-        shell_words::split(line).map_err(|error| Failure::usage("usage", error.to_string()))?;
+fn parse(words: Vec<OsString>) -> Result<Line, Failure> {
     match words.first().and_then(|word| word.to_str()) {
-        None if words.is_empty() => return Ok(Line::Nothing),
-        Some(comment) if comment.starts_with('#') => return Ok(Line::Nothing),
         Some("quit" | "exit") => return Ok(Line::Quit),
         // People also type the program's name, as in an ordinary shell.
         Some("lattice") => return parse_words(words),

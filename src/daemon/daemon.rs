@@ -54,6 +54,7 @@ pub struct Daemon {
 
 /// A daemon that could not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DaemonError {
     /// The socket could not be bound.
     #[error(transparent)]

@@ -32,6 +32,7 @@ pub struct Metrics {
 
 /// Metrics that could not be served.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MetricsError {
     /// Other machines could read metrics on this address.
     #[error(

@@ -46,6 +46,7 @@ pub enum Expiry {
 
 /// A line that describes no writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LineError {
     /// The line is not a JSON object, has an unknown field or one of a wrong type, or exceeds a limit.
     #[error("{0}")]

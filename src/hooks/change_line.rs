@@ -6,9 +6,12 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use data_encoding::HEXLOWER as HEX;
 use serde::Serialize;
 
-use crate::protocol::change::{Change, Kind};
 #[cfg(feature = "api")]
 use crate::wire::api;
+use crate::{
+    clock::instant_text,
+    protocol::change::{Change, Kind},
+};
 
 /// The name of a change, which is equal on every node and at every attempt.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +96,15 @@ pub struct ChangeLine<'a> {
     arrived_ms: Option<u64>,
     /// True if a newer entry of the key was already known.
     late: bool,
+    /// Fields beside those above, as `watch --json` has them; set for a hook only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wall_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arrived_time: Option<String>,
 }
 
 impl<'a> From<&'a Change> for ChangeLine<'a> {
@@ -123,6 +135,10 @@ impl<'a> From<&'a Change> for ChangeLine<'a> {
             origin: change.origin.name(),
             arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
             late: change.late,
+            author_name: None,
+            wall_time: None,
+            expires_time: None,
+            arrived_time: None,
         }
     }
 }
@@ -162,6 +178,10 @@ impl<'a> From<&'a api::Change> for ChangeLine<'a> {
             origin: &change.origin,
             arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
             late: change.late,
+            author_name: None,
+            wall_time: None,
+            expires_time: None,
+            arrived_time: None,
         }
     }
 }
@@ -180,6 +200,11 @@ pub struct GapLine<'a> {
     reach_ms: Option<u64>,
     /// Time at which the consumer came to the gap, ms since 1970.
     arrived_ms: u64,
+    /// The same as texts; set for a hook only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reach_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arrived_time: Option<String>,
 }
 
 impl<'a> GapLine<'a> {
@@ -190,18 +215,28 @@ impl<'a> GapLine<'a> {
             reason,
             reach_ms,
             arrived_ms,
+            reach_time: None,
+            arrived_time: None,
         }
     }
 }
 
-/// Returns a change as one line, including the newline.
-pub(super) fn line(change: &Change) -> Vec<u8> {
+/// Returns a change as one line, including the newline, with texts of its times. `author_name`: the name of the
+/// node that wrote its entry.
+pub(super) fn line(change: &Change, author_name: Option<String>) -> Vec<u8> {
     let json = match &change.gap {
-        Some(gap) => {
-            let line = GapLine::new(&gap.reason, gap.reach_ms, change.arrived_ms);
-            serde_json::to_vec(&line)
-        }
-        None => serde_json::to_vec(&ChangeLine::from(change)),
+        Some(gap) => serde_json::to_vec(&GapLine {
+            reach_time: gap.reach_ms.and_then(instant_text),
+            arrived_time: instant_text(change.arrived_ms),
+            ..GapLine::new(&gap.reason, gap.reach_ms, change.arrived_ms)
+        }),
+        None => serde_json::to_vec(&ChangeLine {
+            author_name,
+            wall_time: instant_text(change.entry.hlc.wall_ms),
+            expires_time: change.expires_ms.and_then(instant_text),
+            arrived_time: instant_text(change.arrived_ms),
+            ..ChangeLine::from(change)
+        }),
     };
     let mut json = json.expect("strings and numbers have a JSON form");
     json.push(b'\n');

@@ -63,6 +63,7 @@ pub struct Ran {
 
 /// The end of a command or a post.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum End {
     /// The command exited; 0 is success.
     #[error("exited with {code}")]

@@ -10,6 +10,7 @@ use crate::{
 
 /// A failed call on hooks.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HooksError {
     /// The definition of the hook is not valid.
     #[error(transparent)]

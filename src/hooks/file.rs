@@ -39,6 +39,7 @@ pub type HookTable = BTreeMap<String, Hook>;
 
 /// A `hooks.toml` that cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HooksFileError {
     /// The file is not TOML, or a definition in it is not valid.
     #[error("{}:{line}:{column}: {what}", path.display())]

@@ -135,6 +135,7 @@ pub struct Span(pub Duration);
 
 /// An invalid definition of a hook.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HookError {
     /// The name is not valid.
     #[error(

@@ -16,7 +16,9 @@ use crate::{
         hook::{Hook, HookError, Mode},
         record::{Outcome, RunRecord},
     },
+    id::Author,
     limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX, OPS_MAX},
+    node::{Node, NodeInfo},
     protocol::{
         change::Change,
         consumer::{ChangeId, ChangeRef, cause_of},
@@ -32,6 +34,8 @@ pub(super) struct Work {
     pub(super) name: String,
     pub(super) hook: Hook,
     pub(super) store: Store,
+    // The root store: it has the names of nodes.
+    root: Store,
     // Data directory of the node, for `LATTICE_DATA`.
     data_dir: PathBuf,
     action: Action,
@@ -72,8 +76,9 @@ impl Work {
         name: &str,
         hook: Hook,
         store: Store,
-        data_dir: PathBuf,
+        node: &Node,
     ) -> Result<Self, HooksError> {
+        let data_dir = node.data_dir().to_owned();
         let action = match &hook.http {
             Some(url) => Action::post(url, hook.secret(), hook.ca_file.as_deref())?,
             None => {
@@ -85,6 +90,7 @@ impl Work {
             name: name.to_owned(),
             hook,
             store,
+            root: node.root(),
             data_dir,
             action,
         })
@@ -214,6 +220,13 @@ impl Work {
         Ok(())
     }
 
+    // Returns the name of a node; `None` if it is not known or cannot be read.
+    async fn name_of(&self, node: &Author) -> Option<String> {
+        let item = self.root.get(&NodeInfo::key(node)).await.ok()??;
+        let name = NodeInfo::decode(&item.value)?.name;
+        (!name.is_empty()).then_some(name)
+    }
+
     // Performs the action. Returns the ops of the answer; no ops if the hook does not write.
     async fn act(
         &self,
@@ -222,10 +235,11 @@ impl Work {
         variables: Vec<(&'static str, OsString)>,
         record: &mut RunRecord,
     ) -> Result<Vec<Op>, Failed> {
-        let stdin: Vec<u8> = changes
-            .iter()
-            .flat_map(|change| change_line::line(change))
-            .collect();
+        let mut stdin = Vec::new();
+        for change in changes {
+            let name = self.name_of(&change.entry.author).await;
+            stdin.extend(change_line::line(change, name));
+        }
         let job = Job {
             variables,
             stdin,

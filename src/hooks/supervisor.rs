@@ -352,7 +352,7 @@ impl Hooks {
         let hook = self.0.file.read()?.remove(name);
         let hook = hook.ok_or_else(|| unknown(name))?;
         let store = self.store_of(&hook)?;
-        let work = Work::new(name, hook, store, self.0.node.data_dir().to_owned())?;
+        let work = Work::new(name, hook, store, &self.0.node)?;
         Ok(Rehearsal::new(work, start, dry))
     }
 
@@ -444,9 +444,8 @@ impl Hooks {
         let store = self.store_of(hook)?;
         let consumer = store.consumer(&Hook::consumer(name));
         place(&consumer, hook, ConsumerStart::Now).await?;
-        let data_dir = self.0.node.data_dir().to_owned();
-        let journal = Journal::of(&data_dir, name);
-        let work = Work::new(name, hook.clone(), store, data_dir)?;
+        let journal = Journal::of(self.0.node.data_dir(), name);
+        let work = Work::new(name, hook.clone(), store, &self.0.node)?;
         Ok(Engine::start(Arc::new(Runner::new(work, journal))))
     }
 

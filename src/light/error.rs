@@ -7,6 +7,7 @@ use crate::{
 
 /// Why a proof is refused: nothing that it says is shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProofError {
     /// The bytes do not begin as a proof does.
     #[error("this is not a proof: it does not begin as one")]

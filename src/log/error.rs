@@ -9,6 +9,7 @@ use crate::{
 
 /// Why a log could not be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LogError {
     /// Durable bytes have changed. They are kept, and the records behind them are readable.
     #[error("{0}")]
@@ -92,6 +93,7 @@ impl fmt::Display for LogDamage {
 
 /// Why entries cannot be removed from a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CannotPrune {
     /// The log does not have the entry after which it shall begin.
     #[error("the log of {} does not have the entry {seq} that it shall begin after", author.short())]
@@ -125,11 +127,13 @@ pub enum CannotPrune {
 
 /// Why a base cannot take the place of entries of the logs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CannotInstall {
     /// A log here begins after the place up to which the base has the author's entries: those between the
     /// two would be nowhere.
     #[error(
-        "entries of {} through {seq} were removed here, and the base does not have all of them",
+        "this node has removed entries of {} through {seq}, and the base of the other node does not have \
+         all of them",
         author.short()
     )]
     Apart {
@@ -141,13 +145,22 @@ pub enum CannotInstall {
     /// This node's own log ends before the anchor, though it was not lost: it may have entries that the
     /// base does not have.
     #[error(
-        "this node's own log ends at entry {ours}, and the base has its entries through {theirs}"
+        "this node's own log ends at entry {ours}, and the base of the other node has its entries through \
+         {theirs}: this is an older copy of the node"
     )]
     OwnLogBehind {
         /// The last own entry here.
         ours: Seq,
         /// The last own entry in the base.
         theirs: Seq,
+    },
+    /// This node's own log and the base have another entry there: the log has forked.
+    #[error(
+        "entry {seq} of this node's own log is another one here than in the base of the other node"
+    )]
+    OwnLogForked {
+        /// Last own entry in the base.
+        seq: Seq,
     },
     /// All entries of the base are here: it would only take their place.
     #[error("all entries of the base are here")]

@@ -216,12 +216,8 @@ impl Logs {
             return Ok(Err(CannotInstall::OwnLogBehind { ours, theirs }));
         }
         if keeps == Some(*author) && cause == InstallCause::Chosen {
-            // The base has another own log than this one.
             let seq = anchor.seq;
-            return Ok(Err(CannotInstall::Apart {
-                author: *author,
-                seq,
-            }));
+            return Ok(Err(CannotInstall::OwnLogForked { seq }));
         }
         if ours >= anchor.seq {
             // All that is here is void from some place before the anchor on, and is set aside.

@@ -8,7 +8,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use crate::{
     id::Author,
     limits::BASE_PIECE_BYTES,
-    net::{error::PeerError, mesh::Mesh},
+    net::{base_refusal::BaseRefusal, error::PeerError, mesh::Mesh},
     protocol::sync::{Action, BaseWish, Message, PartName, RateFloor, Session, TooSlow},
     state::OutgoingPart,
     store::{OfferedBase, Store, TakeBaseError, TakenBase},
@@ -36,8 +36,10 @@ pub(super) struct Bases {
     began: Instant,
     wish: BaseWish,
     peer: Author,
+    /// Whether the user has chosen the state of the peer.
+    pub(super) is_chosen: bool,
     /// Why the base of the peer was not taken, or will not be if one is needed.
-    pub(super) refused: Option<String>,
+    pub(super) refused: Option<BaseRefusal>,
 }
 
 /// Error of a base: whether the peer is at fault, and the error.
@@ -51,12 +53,13 @@ impl Bases {
     /// while this peer is asked last, unless the user has chosen its state.
     pub(super) fn of(mesh: &Mesh, node: &Author, store: &Store) -> Self {
         let wish = store.base_wish(node);
+        let is_chosen = wish == BaseWish::Only;
         let refused = if store.is_taking_base() {
-            Some(TakeBaseError::Busy.to_string())
-        } else if wish == BaseWish::Only || mesh.peers.asks_for_base(node) {
+            Some(BaseRefusal::Busy)
+        } else if is_chosen || mesh.peers.asks_for_base(node) {
             None
         } else {
-            Some("it has failed to give a base, so other peers are asked first".to_owned())
+            Some(BaseRefusal::AskedLast)
         };
         Self {
             offered: None,
@@ -69,6 +72,7 @@ impl Bases {
                 None => wish,
             },
             peer: *node,
+            is_chosen,
             refused,
         }
     }
@@ -94,8 +98,10 @@ impl Bases {
             None => 0,
         };
         let come = self.floor.come(bytes as u64, self.now_ms());
-        come.map_err(|slow: TooSlow| PeerError::Base {
-            what: slow.to_string(),
+        come.map_err(|slow: TooSlow| {
+            let what = slow.to_string();
+            let why = BaseRefusal::Other { what };
+            PeerError::Base { why }
         })
     }
 
@@ -161,7 +167,7 @@ impl Bases {
             }
             Err(error) if error.is_fault() => Err(BaseFailure::of(error)),
             Err(error) => {
-                self.refused = Some(error.to_string());
+                self.refused = Some(BaseRefusal::from(&error));
                 Ok(session.on_base_refused())
             }
         }
@@ -220,10 +226,10 @@ impl Bases {
 
 impl BaseFailure {
     fn of(error: TakeBaseError) -> Self {
-        let what = error.to_string();
+        let why = BaseRefusal::from(&error);
         Self {
             is_fault: error.is_fault(),
-            error: PeerError::Base { what },
+            error: PeerError::Base { why },
         }
     }
 

@@ -10,6 +10,7 @@ use iroh::endpoint::Connection;
 use crate::{
     id::Author,
     net::{
+        base_refusal::BaseRefusal,
         error::{NetError, PeerError, TakeStateError},
         mesh::Mesh,
         net::Net,
@@ -18,7 +19,7 @@ use crate::{
     node::MeshError,
     protocol::{
         peer::busy_wait_ms,
-        sync::{BaseNeed, Summary},
+        sync::{BaseNeed, BaseWish, Summary},
     },
     store::Store,
 };
@@ -36,22 +37,29 @@ impl Net {
         if !mesh.gate.admits(node) {
             return Err(NetError::from(MeshError::NotAMember { node: *node }).into());
         }
-        let taken = take_state(&mesh, node, store).await;
-        taken.map_err(|why| TakeStateError::Peer { node: *node, why })
+        take_state(&mesh, node, store).await
     }
 }
 
 // Takes the base of `node` in place of the state of `store` here, and then the entries after it.
-async fn take_state(mesh: &Arc<Mesh>, node: &Author, store: &Store) -> Result<(), PeerError> {
-    let connection = peer_task::connect(mesh, node).await?;
+async fn take_state(mesh: &Arc<Mesh>, node: &Author, store: &Store) -> Result<(), TakeStateError> {
+    let failed = |why| TakeStateError::Peer { node: *node, why };
+    let connection = peer_task::connect(mesh, node).await.map_err(failed)?;
     let choice = store.choose_state_of(*node);
-    let summary = sync_once(mesh, node, &connection, store).await?;
+    let synced = sync_once(mesh, node, &connection, store).await;
+    let is_chosen = store.base_wish(node) == BaseWish::Only;
     drop(choice);
-    if summary.base != BaseNeed::Installed {
-        let what = "the state of another node was chosen meanwhile".to_owned();
-        return Err(PeerError::Base { what });
+    let refused = match synced {
+        Ok(summary) if summary.base == BaseNeed::Installed => None,
+        Err(PeerError::Base { why }) if is_chosen => Some(why),
+        Ok(_) | Err(PeerError::Base { .. }) => Some(BaseRefusal::OtherChosen),
+        Err(why) => return Err(failed(why)),
+    };
+    if let Some(why) = refused {
+        return Err(TakeStateError::Base { node: *node, why });
     }
-    sync_once(mesh, node, &connection, store).await.map(drop)
+    let synced = sync_once(mesh, node, &connection, store).await;
+    synced.map(drop).map_err(failed)
 }
 
 // Syncs one store, after a session that the peer has opened.

@@ -16,6 +16,7 @@ use crate::{
     limits::PEER_SYNCS_MAX,
     net::{
         address::Addresses,
+        base_refusal::BaseRefusal,
         gate::{self, NOT_A_MEMBER, SHUT_OUT},
     },
     node::{MeshError, OpenError},
@@ -24,6 +25,7 @@ use crate::{
 
 /// Why a peer was not reached, or why an exchange with it ended early. "It" in a text is the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PeerError {
     /// Its id is not a valid public key, so no node can have it.
     #[error("its id is not a valid key")]
@@ -81,10 +83,10 @@ pub enum PeerError {
     #[error("it speaks a newer version of sync: update Lattice on this node")]
     NeedsUpdate,
     /// It has removed entries that this node lacks, and its base was not taken.
-    #[error("it has removed entries that this node lacks: {what}")]
+    #[error("it has removed entries that this node lacks: {why}")]
     Base {
         /// Why its base was not taken.
-        what: String,
+        why: BaseRefusal,
     },
     /// It has no known address or no route, or its connection broke.
     #[error("{what}")]
@@ -102,6 +104,7 @@ pub enum PeerError {
 
 /// Why this node has no endpoint, or may not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetError {
     /// The endpoint could not be bound.
     #[error("cannot listen for peers: {what}")]
@@ -128,6 +131,7 @@ pub enum NetError {
 
 /// Why two states were not compared.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CompareError {
     /// The prefix is longer than any key. A peer would take the question for a broken rule.
     #[error("a prefix of {bytes} bytes; keys have at most {bytes_max}")]
@@ -152,12 +156,20 @@ pub enum CompareError {
 
 /// Why the state of another member was not taken.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TakeStateError {
     /// This node has no endpoint, or the other one is not a member.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// The other node cannot be reached, or refuses; its base does not fit what is here; or a store of this
-    /// node failed.
+    /// Its base was not taken.
+    #[error("the state of node {} was not taken: {why}", node.short())]
+    Base {
+        /// The other node.
+        node: Author,
+        /// Why its base was not taken.
+        why: BaseRefusal,
+    },
+    /// The other node cannot be reached, or refuses; or a store of this node failed.
     #[error("the state of node {} was not taken: {why}", node.short())]
     Peer {
         /// The other node.
@@ -169,6 +181,7 @@ pub enum TakeStateError {
 
 /// Why a node has not joined a mesh, or has joined but not synced.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JoinError {
     /// This node is a member of that mesh.
     #[error("this node is a member of that mesh already")]

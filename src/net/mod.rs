@@ -44,6 +44,7 @@ mod acks;
 mod address;
 mod alpn;
 mod announced;
+mod base_refusal;
 mod bases;
 mod bind;
 mod chosen_state;
@@ -82,6 +83,7 @@ mod topic;
 mod turns;
 
 pub use address::Addresses;
+pub use base_refusal::BaseRefusal;
 pub use compare::{Compared, KeyDifference};
 pub use config::{NetConfig, Relay};
 pub use error::{CompareError, JoinError, NetError, PeerError, TakeStateError, Tried};

@@ -14,7 +14,9 @@ use crate::{
         STATEMENTS_PER_S, STATEMENTS_RESERVE, STATUSES_PER_S, STATUSES_RESERVE, WISHES_PER_S,
         WISHES_RESERVE,
     },
-    net::{address::Addresses, error::PeerError, gate::AGAIN, live::Live},
+    net::{
+        address::Addresses, base_refusal::BaseRefusal, error::PeerError, gate::AGAIN, live::Live,
+    },
     protocol::ack::AckPlace,
     protocol::peer::{Allowance, BaseGiver, Lag, Rate, Strikes},
 };
@@ -51,7 +53,7 @@ pub(super) struct Peer {
     // Whether others are asked first for a base.
     pub(super) giver: BaseGiver,
     // Why its last base was not taken.
-    pub(super) refusal: Option<String>,
+    pub(super) refusal: Option<BaseRefusal>,
     // Whether one of both nodes is missing entries of the other.
     pub(super) lag: Lag,
     // Zero of the clock of `lag`, `strikes`, `giver` and the allowances.

@@ -17,6 +17,7 @@ use crate::{
     limits::{ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SILENT_MAX},
     net::{
         address::Addresses,
+        base_refusal::BaseRefusal,
         error::PeerError,
         live::Live,
         peer::{Compared, Peer},
@@ -384,10 +385,10 @@ impl Peers {
     }
 
     /// Notes why a base of `node` was not taken. True unless that was the last reason, too.
-    pub(super) fn is_new_refusal(&self, node: &Author, what: &str) -> bool {
+    pub(super) fn is_new_refusal(&self, node: &Author, why: &BaseRefusal) -> bool {
         self.with(node, |peer| {
-            let before = peer.refusal.replace(what.to_owned());
-            before.as_deref() != Some(what)
+            let before = peer.refusal.replace(why.clone());
+            before.as_ref() != Some(why)
         })
     }
 

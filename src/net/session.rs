@@ -20,6 +20,7 @@ use crate::{
         SYNC_WORK_TIMEOUT,
     },
     net::{
+        base_refusal::BaseRefusal,
         bases::{BaseFailure, Bases, Source},
         error::{BUSY, NO_STORE, PeerError, UPDATE},
         mesh::Mesh,
@@ -375,13 +376,13 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
             self.mesh.peers.wake_copies(self.node);
             self.inform_forked();
         }
-        if summary.base == BaseNeed::Refused {
-            let what = self.bases.refused;
-            let what = what.unwrap_or_else(|| "it has no base to take instead".to_owned());
-            if self.mesh.peers.is_new_refusal(self.node, &what) {
-                tracing::warn!(node = %self.node, store = %self.store.id(), what, "a base was not taken");
+        let is_chosen = self.bases.is_chosen && summary.base != BaseNeed::Installed;
+        if is_chosen || summary.base == BaseNeed::Refused {
+            let why = self.bases.refused.unwrap_or(BaseRefusal::NoBase);
+            if self.mesh.peers.is_new_refusal(self.node, &why) {
+                tracing::warn!(node = %self.node, store = %self.store.id(), %why, "a base was not taken");
             }
-            return Err(PeerError::Base { what });
+            return Err(PeerError::Base { why });
         }
         Ok(summary)
     }

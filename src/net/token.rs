@@ -29,6 +29,7 @@ pub struct Invitation {
 
 /// Why a text is not an invitation that this version reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvitationError {
     /// The text was mistyped or cut, or is something else.
     #[error("not an invitation: {what}")]

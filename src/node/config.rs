@@ -89,6 +89,7 @@ pub struct RelayError {
 
 /// Why `config.toml` cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// It is not TOML, or has an unknown setting or an invalid value.
     #[error("{}:{line}:{column}: {what}", path.display())]

@@ -15,6 +15,7 @@ use crate::{
 
 /// Why a node could not be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Another process has the node open.
     #[error("the node in {} is running already{}", data_dir.display(), pid.map_or(String::new(), |pid| format!(" (process {pid})")))]
@@ -141,6 +142,7 @@ fn listed(stores: &[StoreId]) -> String {
 
 /// Why a text cannot be the name of a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NameError {
     /// It has no letters.
     #[error("the name of a node is empty")]
@@ -163,6 +165,7 @@ pub enum NameError {
 
 /// Why a store could not be found, made or opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// There is no store of that name or id.
     #[error("there is no store {name:?} here; known stores: {known}")]

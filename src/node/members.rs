@@ -30,6 +30,7 @@ use crate::{
 
 /// Why an operation on the members of the mesh failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MeshError {
     /// The rules of membership refuse it.
     #[error(transparent)]
@@ -38,7 +39,7 @@ pub enum MeshError {
     #[error(transparent)]
     Invite(#[from] InviteError),
     /// The node is not a member, or not any more.
-    #[error("node {node} is not a member")]
+    #[error("node {} is not a member", node.short())]
     NotAMember {
         /// Key of the node.
         node: Author,

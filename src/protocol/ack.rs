@@ -69,6 +69,7 @@ pub struct ClaimedAck {
 
 /// Why bytes are refused as an ack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AckError {
     /// The bytes do not follow the schema, name more than `SYNC_ITEMS_MAX` tips, or name a place
     /// past `SEQ_MAX`.

@@ -69,6 +69,7 @@ pub struct AnchorsAct {
 
 /// Why there is no such act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AnchorsActError {
     /// The text is longer than a value.
     #[error(

@@ -50,6 +50,7 @@ pub struct ClaimedAnnounce {
 
 /// Why bytes are refused as an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AnnounceError {
     /// The bytes do not follow the schema, or have more or longer addresses than a node may have.
     #[error("malformed announcement: {what}")]

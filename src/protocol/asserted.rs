@@ -41,6 +41,7 @@ pub struct AssertedChange {
 
 /// Why an asserted change does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AssertedChangeError {
     /// An expiry or a retraction: a node observed it by its own clock and members, and did not sign
     /// it.

@@ -64,6 +64,7 @@ pub enum Admission {
 
 /// Why an entry can never be admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ChainError {
     /// The entry's stamp is not greater than that of its `prev`.
     #[error("entry {seq} is stamped {hlc}, not later than the entry before it, {prev_hlc}")]

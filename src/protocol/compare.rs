@@ -63,6 +63,7 @@ pub struct PeerState {
 
 /// Why bytes are refused as a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MessageError {
     /// No node makes such a message.
     #[error("a malformed message of a comparison: {what}")]

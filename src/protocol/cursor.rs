@@ -47,6 +47,7 @@ pub struct Partial {
 
 /// Why a text is refused as a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CursorError {
     /// No node wrote the text, or the text was truncated or mistyped.
     #[error("this is not a cursor: {what}")]

@@ -35,6 +35,7 @@ enum Token {
 
 /// Why a text is refused as a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PatternError {
     /// The text is empty; no key is empty.
     #[error("an empty pattern matches no key")]

@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 /// Why the state could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum StateError {
     /// The file is not as it was written. The file is built again from the log.
     #[error("the state file is damaged: {what}")]

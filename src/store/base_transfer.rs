@@ -32,6 +32,7 @@ use crate::{
 
 /// Why a base that a peer offers is not taken.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TakeBaseError {
     /// The peer sent something that is not the manifest of a base of this store, or of one that is too large.
     #[error(transparent)]

@@ -11,6 +11,7 @@ use crate::{
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// A directory could not be created or read.
     #[error("cannot open {}", path.display())]
@@ -84,6 +85,7 @@ impl OpenError {
 
 /// Why a store could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The entry or row that the call needs is on the disk and unreadable.
     #[error("{what}")]

@@ -23,6 +23,7 @@ use crate::{
 
 /// Why a proof of membership does not let its bearer in.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProveError {
     /// It is not a chain of grants that count.
     #[error(transparent)]

@@ -20,6 +20,7 @@ use crate::{
 
 /// Why nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError {
     /// The write has no op.
     #[error("a write needs at least one op")]
@@ -282,7 +283,7 @@ fn is_full(error: &io::Error) -> bool {
 
 fn found(winner: Option<&EntryId>) -> String {
     match winner {
-        Some(id) => format!("its winner is {id}"),
+        Some(id) => format!("its winner is {}", id.short()),
         None => "it has no value".to_owned(),
     }
 }

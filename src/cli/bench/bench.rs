@@ -38,6 +38,9 @@ Examples:
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: What,
+    /// Print beside each figure the goal that its developers have for a machine with two cores
+    #[arg(long, global = true)]
+    goals: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,7 +86,7 @@ impl Bench {
             What::Hooks(hooks) => ("hooks", hooks.setup()),
         };
         let scratch = Scratch::make(setup.dir.as_deref())?;
-        let mut report = Report::begin(&mut context.out, name, scratch.path())?;
+        let mut report = Report::begin(&mut context.out, name, scratch.path(), self.goals)?;
         match self.what {
             What::Put(put) => put.run(&scratch, &mut report).await,
             What::Client(client) => client.run(&scratch, &mut report).await,

@@ -12,6 +12,8 @@ pub(super) struct Report<'a> {
     out: &'a mut Output,
     bench: &'static str,
     case: String,
+    // True with `--goals`.
+    shows_goals: bool,
 }
 
 /// The goal of a figure, for a machine with two cores.
@@ -52,11 +54,13 @@ struct Figure<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Makes a report and prints the machine. `dir` is on the measured file system.
+    /// Makes a report and prints the machine. `dir` is on the measured file system. `shows_goals`: whether
+    /// people see the goals of figures, too; objects always have them.
     pub(super) fn begin(
         out: &'a mut Output,
         bench: &'static str,
         dir: &Path,
+        shows_goals: bool,
     ) -> Result<Self, Failure> {
         let system = rustix::system::uname();
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
@@ -90,7 +94,12 @@ impl<'a> Report<'a> {
             );
         }
         let case = String::new();
-        Ok(Self { out, bench, case })
+        Ok(Self {
+            out,
+            bench,
+            case,
+            shows_goals,
+        })
     }
 
     /// Begins a case, which describes how the next figures are measured.
@@ -155,7 +164,7 @@ impl<'a> Report<'a> {
             })?;
         } else {
             let mut line = format!("  {figure:<36}{:>14} {unit:<16}", number(value));
-            if let Some(goal) = goal {
+            if let Some(goal) = goal.filter(|_goal| self.shows_goals) {
                 let (sign, limit) = match goal {
                     Goal::AtLeast(least) => (">=", least),
                     Goal::AtMost(most) => ("<=", most),

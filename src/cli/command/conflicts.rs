@@ -108,9 +108,7 @@ impl Conflicts {
         }
         print(context, &found, &names)?;
         if is_empty && found.is_empty() {
-            context
-                .out
-                .notice("no_conflicts", "no key has more than one head");
+            context.out.notice("no_conflicts", "no conflicts");
         }
         Ok(())
     }

@@ -87,15 +87,16 @@ impl Invite {
             if self.qr {
                 out.line(&qr_code(&token)?)?;
             }
-            out.line(&token)?;
+            // People paste the line on the other machine; scripts want the token alone.
+            let (line, how) = match out.for_people() {
+                true => (format!("lattice join {token}"), ""),
+                false => (token.clone(), "; on the other machine: lattice join TOKEN"),
+            };
+            out.line(&line)?;
             let expires = date_time(expires_ms);
             out.notice(
                 "invite",
-                &format!(
-                    "valid once, for a {}, until {expires}; on the other machine: \
-                     lattice join TOKEN",
-                    self.role
-                ),
+                &format!("valid once, for a {}, until {expires}{how}", self.role),
             );
         }
         out.flush()?;

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use clap::Args;
 use lattice::{
-    api::client::Client,
+    api::{client::Client, whole},
     clock::Clock,
     hooks::{
         self, Action, Captured, Command, HookError, HooksError, Job, Named, Ran, RunId, Secret,
@@ -30,9 +30,10 @@ use crate::cli::{
     },
     output::{
         event,
-        json::{to_json, typed},
+        json::typed,
         object::{hex, incomplete},
         print::{Output, escape, harmless, stderr_line, stdout_closed},
+        vocabulary::{NodeNames, to_line},
     },
     place::current_dir,
     reconnect::Backoff,
@@ -113,6 +114,7 @@ impl On {
             waiting_bytes: 0,
             keys: BTreeSet::new(),
             tasks: JoinSet::new(),
+            names: NodeNames::default(),
             ended: 0,
             failed: 0,
         };
@@ -156,6 +158,8 @@ struct Runs {
     // Keys of the changes that are running.
     keys: BTreeSet<Bytes>,
     tasks: JoinSet<(api::HookRun, Ran)>,
+    // Names that the changes have beside the ids of authors, as of the beginning of the connection.
+    names: NodeNames,
     // Runs that may still begin; `None` means no limit.
     left: Option<u64>,
     // Runs that have ended.
@@ -194,6 +198,9 @@ impl Runs {
         out: &mut Output,
         backoff: &mut Backoff,
     ) -> Result<(), Failure> {
+        // Without an answer, the changes have ids alone.
+        let names = whole::peers(client).await.unwrap_or_default();
+        self.names = NodeNames::new(names.own.iter().chain(&names.peers));
         let mut replies = client.watch(self.request.clone()).await?.into_inner();
         backoff.connected(out);
         loop {
@@ -275,12 +282,13 @@ impl Runs {
             self.keys.insert(change.key.clone());
             let (action, timeout) = (self.action.clone(), self.on.timeout);
             let (data_dir, store) = (self.data_dir.clone(), self.store.clone());
+            let line = to_line(&event::Change::new(&change, None), &self.names) + "\n";
             self.tasks.spawn(async move {
                 let place = [
                     ("LATTICE_DATA", data_dir.into()),
                     ("LATTICE_STORE", store.into()),
                 ];
-                run_one(&action, &change, timeout, place).await
+                run_one(&action, &change, line.into_bytes(), timeout, place).await
             });
         }
     }
@@ -319,6 +327,7 @@ impl Runs {
 async fn run_one(
     action: &Action,
     change: &api::Change,
+    stdin: Vec<u8>,
     timeout: Duration,
     place: [(&'static str, OsString); 2],
 ) -> (api::HookRun, Ran) {
@@ -335,7 +344,7 @@ async fn run_one(
     let began_ms = Clock::system().now_ms();
     let job = Job {
         variables,
-        stdin: (to_json(&event::Change::new(change, None)) + "\n").into_bytes(),
+        stdin,
         timeout,
         stdout_bytes_max: OUTPUT_BYTES_MAX,
         stderr_bytes_max: OUTPUT_BYTES_MAX,

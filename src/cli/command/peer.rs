@@ -11,7 +11,7 @@ use crate::cli::{
     output::{
         health::NOT_LISTENING_HINT,
         json::typed,
-        object::{self, hex},
+        object::{self, hex, short},
         print::harmless,
     },
     screens::{
@@ -90,16 +90,16 @@ enum PeerAction {
     /// Mark a member as dormant: nobody waits for it until it is back
     ///
     /// A member that makes no progress becomes dormant by itself (`lattice retention set`), and is waited for
-    /// again once it has nearly everything. --over says so at once.
+    /// again once it has nearly everything. --back has the members wait for it at once.
     #[command(
-        after_help = "Examples:\n  lattice peer dormant 4f5c\n  lattice peer dormant 4f5c --over"
+        after_help = "Examples:\n  lattice peer dormant 4f5c\n  lattice peer dormant 4f5c --back"
     )]
     Dormant {
         /// Id of the node, the first digits of it, or its name
         node: String,
         /// Mark it as active again
-        #[arg(long)]
-        over: bool,
+        #[arg(long, alias = "over")]
+        back: bool,
     },
 }
 
@@ -147,15 +147,15 @@ impl Peer {
                 client.rename_peer(request).await?;
                 print_changed(context, "renamed", &peer)
             }
-            PeerAction::Dormant { node, over } => {
+            PeerAction::Dormant { node, back } => {
                 let mut client = context.client(Lifetime::Short).await?;
                 let peer = find(context, &node).await?;
                 let request = api::SetDormantRequest {
                     node: peer.node.clone(),
-                    dormant: !over,
+                    dormant: !back,
                 };
                 client.set_dormant(request).await?;
-                print_changed(context, if over { "active" } else { "dormant" }, &peer)
+                print_changed(context, if back { "active" } else { "dormant" }, &peer)
             }
         }
     }
@@ -253,7 +253,7 @@ impl Peers {
             own,
             not_listening,
         } = whole::peers(&mut client).await?;
-        peers.sort_by_key(|peer| (!peer.online, Reverse(peer.seen_ms)));
+        sort(&mut peers);
         let out = &mut context.out;
         if !is_running {
             out.notice(
@@ -285,6 +285,8 @@ impl Peers {
             .collect();
         let lines = draw(own.as_ref(), &shown, &out.screen());
         lines.iter().try_for_each(|line| out.line(line))?;
+        // The table comes before what is printed about it.
+        out.flush()?;
         let gone = peers.len() - shown.len();
         if gone > 0 {
             let nodes = count(gone as u64, "removed node");
@@ -298,6 +300,20 @@ impl Peers {
         }
         Ok(())
     }
+}
+
+// Those online by name, then the others, the last one seen first. So the table keeps its order while they
+// stay online.
+fn sort(peers: &mut [api::Peer]) {
+    peers.sort_by_cached_key(|peer| {
+        let seen_ms = if peer.online { 0 } else { peer.seen_ms };
+        (
+            !peer.online,
+            Reverse(seen_ms),
+            peer.name.clone(),
+            peer.node.clone(),
+        )
+    });
 }
 
 /// Connect to a member now
@@ -346,12 +362,14 @@ pub(crate) async fn find(context: &mut Context, named: &str) -> Result<api::Peer
         several => {
             let nodes = several.iter().take(NODES_SHOWN_MAX).map(|peer| {
                 let name = harmless(&peer.name);
-                format!("{} ({name}, {})", hex(&peer.node), peer.role)
+                format!("{} ({name}, {})", short(&peer.node), peer.role)
             });
             let nodes: Vec<String> = nodes.collect();
             let message = format!("{named:?} matches {} nodes", several.len());
-            Err(Failure::usage("ambiguous_node", message)
-                .hint(format!("give the whole id of one: {}", nodes.join(", "))))
+            Err(Failure::usage("ambiguous_node", message).hint(format!(
+                "give the first digits of the id of one: {}",
+                nodes.join(", ")
+            )))
         }
     }
 }
@@ -445,5 +463,24 @@ mod tests {
         assert_eq!(found(&peers, &"11".repeat(32)), [0x11]);
         let twins = [peer(0x11, "a", "writer"), peer(0x12, "a", "reader")];
         assert_eq!(found(&twins, "a"), [0x11, 0x12]);
+    }
+
+    #[test]
+    fn members_that_are_online_are_in_the_order_of_their_names() {
+        let peer = |name: &str, online, seen_ms| api::Peer {
+            name: name.to_owned(),
+            online,
+            seen_ms,
+            ..api::Peer::default()
+        };
+        let mut peers = vec![
+            peer("away", false, 5),
+            peer("laptop", true, 9),
+            peer("gone", false, 7),
+            peer("kitchen", true, 8),
+        ];
+        sort(&mut peers);
+        let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!(names, ["kitchen", "laptop", "gone", "away"]);
     }
 }

@@ -89,10 +89,7 @@ pub(crate) fn refused(error: &ProofError) -> Failure {
         ProofError::Version { .. } => "proof_version",
         ProofError::TooLong { .. } => "proof_too_long",
         ProofError::Malformed { .. } => "proof_malformed",
-        ProofError::Row(_)
-        | ProofError::Ack(_)
-        | ProofError::OtherState { .. }
-        | ProofError::OtherValue => "proof_wrong",
+        _wrong => "proof_wrong",
     };
     Failure::new(Exit::Damaged, code, sources(error))
         .hint("it proves nothing; ask for another one with `lattice get KEY --prove FILE`")

@@ -150,6 +150,8 @@ enum Only {
     Put,
     Delete,
     Expire,
+    /// Heads that changed because entries of a removed node no longer count
+    Retract,
     /// Changes after which the key has several heads
     Conflict,
 }
@@ -207,6 +209,7 @@ impl Watch {
             Only::Put => Some("put"),
             Only::Delete => Some("delete"),
             Only::Expire => Some("expire"),
+            Only::Retract => Some("retract"),
             Only::Conflict => None,
         };
         let now_ms = Clock::system().now_ms();

@@ -1,7 +1,7 @@
-//! Splits a line into words as a shell does, with quotes, double quotes and backslashes, and with
-//! `$'...'`, in which the escapes of printed keys are read: `get $'/raw\xff'`.
+//! Splits a line into commands and words as a shell does, with `;`, quotes, double quotes and
+//! backslashes, and with `$'...'`, in which the escapes of printed keys are read: `get $'/raw\xff'`.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+use std::{ffi::OsString, mem, os::unix::ffi::OsStringExt as _};
 
 use crate::cli::input::escape::{BadEscape, unescape};
 
@@ -16,13 +16,19 @@ pub(crate) enum BadLine {
     Escape(#[from] BadEscape),
 }
 
-/// Returns the words of `line`.
-pub(crate) fn split(line: &str) -> Result<Vec<OsString>, BadLine> {
-    let mut words = Vec::new();
+/// Returns the words of each command of `line`. Commands are separated by `;`; one that begins with `#` is
+/// a comment up to the end of the line.
+pub(crate) fn commands(line: &str) -> Result<Vec<Vec<OsString>>, BadLine> {
+    let (mut commands, mut words) = (Vec::new(), Vec::new());
     let mut word: Option<Vec<u8>> = None;
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
+            '#' if word.is_none() && words.is_empty() => break,
+            ';' => {
+                words.extend(word.take());
+                commands.push(mem::take(&mut words));
+            }
             c if c.is_whitespace() => words.extend(word.take()),
             '\'' | '"' => quoted(c, &mut chars, word.get_or_insert_default())?,
             '$' if chars.peek() == Some(&'\'') => {
@@ -37,7 +43,10 @@ pub(crate) fn split(line: &str) -> Result<Vec<OsString>, BadLine> {
         }
     }
     words.extend(word);
-    Ok(words.into_iter().map(OsString::from_vec).collect())
+    commands.push(words);
+    commands.retain(|words| !words.is_empty());
+    let strings = |words: Vec<Vec<u8>>| words.into_iter().map(OsString::from_vec).collect();
+    Ok(commands.into_iter().map(strings).collect())
 }
 
 fn quoted(
@@ -91,7 +100,7 @@ mod tests {
 
     #[test]
     fn words_are_split_as_in_sh() {
-        let words = |line| split(line).unwrap();
+        let words = |line| commands(line).unwrap().concat();
         assert_eq!(words("put /a  'b c' "), ["put", "/a", "b c"]);
         assert_eq!(
             words(r#"put /a "say \"hi\"\n" ''"#),
@@ -100,8 +109,20 @@ mod tests {
         assert_eq!(words(r"a\ b c'd'e"), ["a b", "cde"]);
         assert_eq!(words(r"$5 a$ $'it\'s\\'"), ["$5", "a$", r"it's\"]);
         assert!(words("  ").is_empty());
-        assert_eq!(split("put 'a"), Err(BadLine::Unfinished('\'')));
-        assert_eq!(split("put \\"), Err(BadLine::Unfinished('\\')));
+        assert_eq!(commands("put 'a"), Err(BadLine::Unfinished('\'')));
+        assert_eq!(commands("put \\"), Err(BadLine::Unfinished('\\')));
+    }
+
+    #[test]
+    fn commands_are_separated_by_semicolons() {
+        let read = |line| commands(line).unwrap();
+        assert_eq!(
+            read("put /a 1;get /a ; ;"),
+            [vec!["put", "/a", "1"], vec!["get", "/a"]]
+        );
+        assert_eq!(read("put /a ';' # b"), [vec!["put", "/a", ";", "#", "b"]]);
+        assert_eq!(read(r"get /a\;b"), [vec!["get", "/a;b"]]);
+        assert_eq!(read("down; # get /a; get /b"), [vec!["down"]]);
     }
 
     /// A key with a NUL byte, or one that is not UTF-8, could not be typed.
@@ -110,10 +131,10 @@ mod tests {
         use std::os::unix::ffi::OsStrExt as _;
         let key = b"/raw\xff\0\n'\\";
         let printed = crate::cli::output::print::escape(key).replace('\'', r"\'");
-        let words = split(&format!("get $'{printed}'")).unwrap();
+        let words = commands(&format!("get $'{printed}'")).unwrap().concat();
         assert_eq!(words[1].as_bytes(), key);
-        assert_eq!(split(r"get $'\q'"), Err(BadLine::Escape(BadEscape)));
-        assert_eq!(split(r"get $'a"), Err(BadLine::Unfinished('\'')));
+        assert_eq!(commands(r"get $'\q'"), Err(BadLine::Escape(BadEscape)));
+        assert_eq!(commands(r"get $'a"), Err(BadLine::Unfinished('\'')));
     }
 
     #[test]
@@ -121,9 +142,10 @@ mod tests {
         let lines = ["put /a 'b c' \"d\\n\" $'\\xff'", "get x\\ y # z", "''"];
         fuzz(&Corpus::new(lines), |input| {
             let line = String::from_utf8_lossy(input);
-            let Ok(words) = split(&line) else {
+            let Ok(commands) = commands(&line) else {
                 return false;
             };
+            let words = commands.concat();
             let letters: usize = words.iter().map(|word| word.len()).sum();
             assert!(letters <= line.len() && words.len() <= line.len());
             true

@@ -75,6 +75,8 @@ struct Object {
     ms: Option<u64>,
     // Values of a field with ids.
     ids: Vec<String>,
+    // True once the object had the field `store`. A `name` after it is the name of the store.
+    is_of_store: bool,
     // True once the object had the field `name`, which is then the name of its `node`.
     is_named: bool,
     beside: Vec<(String, Value)>,
@@ -177,7 +179,8 @@ impl Formatter for Beside<'_> {
     fn end_object_key<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
         if let Some(object) = self.objects.last_mut() {
             object.is_name = false;
-            object.is_named |= object.field == "name";
+            object.is_of_store |= object.field == "store";
+            object.is_named |= object.field == "name" && !object.is_of_store;
             object.meaning = Meaning::of(&object.field);
         }
         CompactFormatter.end_object_key(writer)
@@ -286,6 +289,11 @@ mod tests {
             (r#"{"due_ms":null}"#, ""),
             (r#"{"author":"cc"}"#, ""),
             (r#"{"name":"attic","node":"aa"}"#, ""),
+            // The name of a store.
+            (
+                r#"{"store":"s","name":"data","node":"aa"}"#,
+                r#","node_name":"attic""#,
+            ),
             (r#"{"dormant":true}"#, ""),
             (r#"{"signed_by":[]}"#, ""),
             (r#"{"value":"{\"wall_ms\":1}"}"#, ""),

@@ -1,6 +1,6 @@
 //! Every command in the README and in the manual is one that this program has.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::collections::BTreeSet;
 
 use clap::{Command, CommandFactory as _, Parser as _};
 use lattice::manual::PAGES;
@@ -123,7 +123,9 @@ fn end(command: &str) -> usize {
 }
 
 fn accepted(command: &str) -> Result<(), String> {
-    let words: Vec<OsString> = shell_words::split(command).map_err(|error| error.to_string())?;
+    let words = shell_words::commands(command)
+        .map_err(|error| error.to_string())?
+        .concat();
     match Cli::try_parse_from(words) {
         Err(error) if error.use_stderr() => Err(error.to_string()),
         _accepted => Ok(()),

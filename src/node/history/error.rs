@@ -13,6 +13,7 @@ use crate::{
 
 /// Why entries were not made final, or not removed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HistoryError {
     /// Members and stores follow from the acts in the root store.
     #[error("the root store keeps all its entries: members and stores follow from them")]

@@ -13,6 +13,7 @@ use crate::{
 
 /// Why a snapshot could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CreateError {
     /// There is no such store.
     #[error(transparent)]
@@ -33,6 +34,7 @@ pub enum CreateError {
 
 /// Why a snapshot file could not be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FileError {
     /// The file system returned an error.
     #[error("cannot read {}", path.display())]
@@ -54,6 +56,7 @@ pub enum FileError {
 
 /// Why a snapshot was not restored. The directory is as it was before.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RestoreError {
     /// The directory has a node.
     #[error("there is a node in {} already; a snapshot is restored into a directory without one", data_dir.display())]

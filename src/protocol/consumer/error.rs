@@ -4,6 +4,7 @@ use crate::{limits::DEAD_LETTERS_MAX, protocol::consumer::delivery_id::DeliveryI
 
 /// Why an answer to a delivery is refused. A refused answer changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AckError {
     /// The change was acknowledged already, or this consumer never delivered it.
     #[error(

@@ -6,6 +6,7 @@ use crate::{id::Author, limits::KEY_BYTES_MAX};
 
 /// Why bytes are not an entry that this version can apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EntryError {
     /// The bytes do not follow the schema.
     #[error("malformed entry: {what}")]

@@ -48,18 +48,25 @@ pub enum BaseState {
 
 /// Reason why entries must not be removed yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotYet {
     /// The act does not count.
     #[error("the anchors act does not count")]
     Void,
     /// An admin might void the act.
-    #[error("{} active admins have not acknowledged the anchors act", admins.len())]
+    #[error(
+        "the act that makes them final is not acknowledged yet by {}",
+        listed(admins)
+    )]
     Unseen {
         /// The admins.
         admins: BTreeSet<Author>,
     },
     /// Anchored entries are not here.
-    #[error("final entries of {} authors are not here yet", authors.len())]
+    #[error(
+        "not all final entries are here yet: those of {} are missing",
+        listed(authors)
+    )]
     Incomplete {
         /// Their authors.
         authors: BTreeSet<Author>,
@@ -129,6 +136,12 @@ pub fn may_drop(facts: &DropFacts) -> Vec<NotYet> {
     let entries = facts.voided;
     check(entries == 0, NotYet::Voided { entries });
     reasons
+}
+
+// The short ids of some nodes, for people.
+fn listed(nodes: &BTreeSet<Author>) -> String {
+    let nodes: Vec<String> = nodes.iter().map(Author::short).collect();
+    nodes.join(", ")
 }
 
 #[cfg(test)]

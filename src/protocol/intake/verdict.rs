@@ -49,6 +49,7 @@ pub enum Verdict {
 
 /// Why an authentic entry of this store can never be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// It does not fit its author's log.
     #[error(transparent)]

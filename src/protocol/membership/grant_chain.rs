@@ -28,6 +28,7 @@ use crate::{
 
 /// Why entries are refused as a proof.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProofError {
     /// There is no entry, or there are too many.
     #[error("a proof has 1 to {grants_max} grants; this one has {grants}")]

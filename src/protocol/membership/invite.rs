@@ -30,6 +30,7 @@ pub struct Invite {
 
 /// Why an invite is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InviteError {
     /// No invite with this secret is here: it never was, or it was taken back.
     #[error("there is no such invite, or it was taken back")]

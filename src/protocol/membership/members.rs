@@ -139,9 +139,10 @@ pub enum Standing {
 
 /// Why an act would not count, or would change nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MembershipError {
     /// The node that would act is not an admin.
-    #[error("node {node} is {}; only an admin may do this", role.map_or("not a member".to_owned(), |role| format!("a {role}")))]
+    #[error("node {} is {}; only an admin may do this", node.short(), role.map_or("not a member".to_owned(), |role| format!("a {role}")))]
     NotAdmin {
         /// Node that would act.
         node: Author,
@@ -149,7 +150,7 @@ pub enum MembershipError {
         role: Option<Role>,
     },
     /// The node was removed or has left, which no grant takes back.
-    #[error("node {node} was removed by {by} for ever; it can join again with a new key")]
+    #[error("node {} was removed by {} for ever; it can join again with a new key", node.short(), by.short())]
     Removed {
         /// Node that was removed.
         node: Author,
@@ -158,7 +159,7 @@ pub enum MembershipError {
     },
     /// The change would give the node no other role: a grant never lowers one, and a lowering never
     /// raises one.
-    #[error("node {node} has role {has} already")]
+    #[error("node {} has the role {has} already", node.short())]
     HasRole {
         /// Node that would be granted a role.
         node: Author,
@@ -169,8 +170,9 @@ pub enum MembershipError {
     },
     /// The node's role was lowered, which no grant takes back.
     #[error(
-        "the role of node {node} was lowered to {to} by {by} for ever; for more rights it needs a new \
-         key"
+        "the role of node {} was lowered to {to} by {} for ever; for more rights it needs a new key",
+        node.short(),
+        by.short()
     )]
     Lowered {
         /// Node whose role was lowered.
@@ -185,23 +187,25 @@ pub enum MembershipError {
     LowersItself,
     /// The node's key is spent: it signed too many forks.
     #[error(
-        "node {node} has forked its log in the root store more than {FORKS_MAX} times, so it is no longer \
-         a member; it can join again with a new key"
+        "node {} has forked its log in the root store more than {FORKS_MAX} times, so it is no longer \
+         a member; it can join again with a new key",
+        node.short()
     )]
     Spent {
         /// Node whose key is spent.
         node: Author,
     },
     /// The node that would be removed is not a member.
-    #[error("node {node} is not a member")]
+    #[error("node {} is not a member", node.short())]
     Stranger {
         /// Node that would be removed.
         node: Author,
     },
     /// The admin that would be removed ranks better than the one that would remove it.
     #[error(
-        "node {node} is {grants} grants away from the creator, this node {own_grants}; only the nearer \
-         admin can remove the other, or at equal distance the one with the lesser grant id"
+        "node {} is {grants} grants away from the creator, this node {own_grants}; only the nearer \
+         admin can remove the other, or at equal distance the one with the lesser grant id",
+        node.short()
     )]
     Outranked {
         /// Admin that would be removed.
@@ -212,7 +216,7 @@ pub enum MembershipError {
         own_grants: u64,
     },
     /// The node is the only admin and would leave: nobody could grant a role any more.
-    #[error("node {node} is the last admin; make another node admin first")]
+    #[error("node {} is the last admin; make another node admin first", node.short())]
     LastAdmin {
         /// Node that would leave.
         node: Author,

@@ -72,6 +72,7 @@ pub enum Side {
 
 /// Why a comparison ends without a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DiffError<E> {
     /// The peer does not describe a tree of the root that it gave.
     #[error("the peer's answer does not fit its root: {what}")]

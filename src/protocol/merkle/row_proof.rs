@@ -42,6 +42,7 @@ enum Step {
 
 /// Why a proof shows nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RowProofError {
     /// No node made the bytes, or they were changed.
     #[error("this is not a proof of a row: {what}")]

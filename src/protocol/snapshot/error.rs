@@ -2,6 +2,7 @@
 
 /// Why a file cannot be used as a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SnapshotError {
     /// It begins otherwise than a snapshot does.
     #[error("it is not a snapshot of Lattice")]

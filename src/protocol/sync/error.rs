@@ -8,6 +8,7 @@ use crate::{
 /// The rule that ended a sync session early. The peer broke it in every case but `TooManyOwnTips`,
 /// `WrongVersion` and `PeerTooOld`; see [`is_fault`](SyncError::is_fault).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SyncError {
     /// Bytes that do not decode to a message.
     #[error("the peer sent a malformed message: {what}")]

@@ -29,6 +29,7 @@ use crate::{
 
 /// Why a base that comes from a peer is not taken.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum IncomingError {
     /// The peer sent other bytes than those that the manifest names.
     #[error("the peer sent a part of a base that is not what its name says: {what}")]
@@ -37,9 +38,7 @@ pub enum IncomingError {
         what: &'static str,
     },
     /// The bytes are those that the manifest names, and no node makes such a part: the peer only passes it on.
-    #[error(
-        "a part of the base is malformed or too large, though it is what its name says: {what}"
-    )]
+    #[error("a part of the base is malformed or too large, though its hash is right: {what}")]
     Unsound {
         /// The check that failed, as a clause.
         what: &'static str,

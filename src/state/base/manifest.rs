@@ -22,6 +22,7 @@ use crate::{
 
 /// Why the bytes of a peer are not taken as the manifest of a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ManifestError {
     /// No node sends such bytes.
     #[error("the peer sent something that is not the manifest of a base of this store")]

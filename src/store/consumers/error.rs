@@ -10,6 +10,7 @@ use crate::{
 
 /// Why a call to a consumer failed.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConsumerError {
     /// The name of a consumer is malformed.
     #[error(

@@ -35,6 +35,7 @@ use crate::{
 
 /// Why the past could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum PastError {
     /// The key was written more often since that time than is walked through.
     #[error(

@@ -4,6 +4,7 @@ use crate::{id::StoreId, protocol::frontier::MissingRange, store::ReadError};
 
 /// Why a watch ended, or could not begin.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum WatchError {
     /// The cursor belongs to another store.
     #[error("the cursor belongs to store {cursor}; this store is {store}")]

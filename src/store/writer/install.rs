@@ -26,6 +26,7 @@ use crate::{
 /// Why the base of a peer was not installed. Nothing has changed, unless the store is poisoned: then opening
 /// it again ends the installation.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum InstallError {
     /// The root store has all its entries everywhere.
     #[error("the root store takes no base: its log has all entries")]

@@ -61,6 +61,7 @@ pub enum Ingested {
 
 /// Why an entry can never be applied here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RefusedEntry {
     /// It is not an entry, not authentic, or newer than this version.
     #[error(transparent)]
@@ -80,6 +81,7 @@ pub enum RefusedEntry {
 
 /// Why a call did not take in all its entries. Those it did are duplicates when they come again.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum IngestError {
     /// The store takes no writes now.
     #[error(transparent)]

@@ -15,6 +15,7 @@ use crate::{
 
 /// Why entries were not removed from the logs.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PruneError {
     /// Members and stores follow from the acts in the log of the root store.
     #[error("the log of the root store keeps all its entries")]

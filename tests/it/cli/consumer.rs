@@ -72,7 +72,7 @@ fn acknowledged_is_done_rest_is_listed() {
     insta::assert_snapshot!(home.run(&["consumer", "show", "billing"]), @r#"
     consumer   billing
     state      running
-    gives out  a change now
+    delivers   a change now
     keys       /orders/
     backlog    0 entries
     changes    2 outstanding, 1 in flight, 0 acked, 0 redelivered, 0 dead
@@ -152,7 +152,7 @@ fn full_consumer_says_so_and_can_be_given_more_places() {
         );
     }
     let shown = home.run(&["consumer", "show", "w"]).ok();
-    assert!(shown.contains("no change now: all 2 places"), "{shown}");
+    assert!(shown.contains("nothing now: all 2 places"), "{shown}");
     assert!(shown.contains("attempt 1  comes again at"), "{shown}");
     let status = show(&home, "w");
     assert_eq!(

@@ -41,6 +41,16 @@ fn usage_is_exit_2() {
     {"type":"error","error":"usage","message":"the following required arguments were not provided:\n  <VALUE>","hint":"see `lattice --help`","exit_code":2}
     exit 2
     "#);
+    // Flags that the environment sets are not among those that were typed.
+    insta::assert_snapshot!(home.run(&["join"]), @"
+    error: the following required arguments were not provided:
+      <TOKEN>
+
+    Usage: lattice join <TOKEN>
+
+    For more information, try '--help'.
+    exit 2
+    ");
     insta::assert_snapshot!(home.run(&["delete", "--prefix", "/a"]), @r#"
     error: delete --prefix asks for confirmation, but stdin is not a terminal
     hint: add --yes
@@ -119,7 +129,7 @@ fn failed_conditions_are_exit_4() {
     let _node = home.up();
     home.run(&["put", "/t/a", "1", "--if-absent"]).ok();
     insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--if-absent"]), @r#"
-    error: the condition on /t/a does not hold: its winner is [id]
+    error: the condition on /t/a does not hold: its winner is [short]
     hint: read the key again and decide by its current value
     exit 4
     "#);

@@ -165,13 +165,14 @@ fn help_lists_the_commands() {
 
     Examples:
       lattice up --watch /              start the node here and stream every change
-      lattice put /hello world          in another terminal: shows up in the stream at once
+      lattice put /hello world          in another terminal: appears there at once
       lattice get /hello
       lattice watch /nodes/ --json      one JSON object per change, for programs
       lattice list /                    the keys and their values
 
-    Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found, 4 precondition failed,
-    5 node unavailable, 6 damaged data, 7 partly done, 8 timed out, 130 interrupted.
+    Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found,
+    4 precondition failed, 5 node unavailable, 6 damaged data, 7 partly done,
+    8 timed out, 130 interrupted.
     ");
 }
 
@@ -204,7 +205,7 @@ fn short_help_of_watch_names_every_flag() {
           --latest                If the watch falls behind, skip to the newest change of each key
           --keys-only             Leave the values out
           --only <KIND>           Only changes of these kinds [possible values: put, delete, expire,
-                                  conflict]
+                                  retract, conflict]
           --author <AUTHOR>       Only changes by this author: its name, its id, or the first digits of
                                   it
           --cursors               Print a cursor with every change, even within an entry

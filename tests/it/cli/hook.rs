@@ -39,6 +39,57 @@ fn until(home: &Home, what: &str, is_so: impl Fn(&Value) -> bool) {
     }
 }
 
+/// Also with the texts of times and the name of the author.
+#[test]
+fn stdin_of_a_hook_is_a_line_of_watch() {
+    let home = Home::new();
+    home.run(&["init", "--name", "attic"]).ok();
+    let _node = home.up();
+    for way in [&["hook", "add", "keep"][..], &["on"]] {
+        let prefix = format!("/{}/", way[0]);
+        let file = home.path(way[0]);
+        script(
+            &home,
+            "keep.sh",
+            "read -r line; printf '%s\\n' \"$line\" > $1",
+        );
+        let words = [way, &[&prefix, "--", "./keep.sh", way[0]]].concat();
+        let mut reacting = home.start(&words);
+        if way[0] == "hook" {
+            reacting.line_with("keep");
+        }
+        let key = format!("{prefix}key");
+        let deadline = Instant::now() + PATIENCE;
+        let read = loop {
+            let read = fs::read_to_string(&file).unwrap_or_default();
+            if read.ends_with('\n') {
+                break read;
+            }
+            assert!(Instant::now() < deadline, "{way:?} does not run");
+            home.run(&["put", &key, "1", "--ttl", "1h"]).ok();
+            thread::sleep(Duration::from_millis(300));
+        };
+        let read: Value = serde_json::from_str(&read).unwrap();
+        let since = [
+            "watch",
+            &key,
+            "--since",
+            "1h",
+            "--json",
+            "--until-caught-up",
+        ];
+        let watched = home.run(&since).json();
+        let mut same = watched
+            .into_iter()
+            .find(|it| it["entry"] == read["entry"])
+            .unwrap();
+        // Where it comes from is another matter.
+        same["origin"] = read["origin"].clone();
+        assert_eq!(same, read);
+        assert_eq!(read["author_name"], "attic");
+    }
+}
+
 #[test]
 fn hook_is_one_line() {
     let home = Home::initialised();

@@ -117,9 +117,16 @@ fn roles_names_and_stores_change() {
     super::mesh::soon("it knows the names", || peer_named(&b, "attic").is_some());
     a.run(&["peer", "role", "pantry", "admin"]).ok();
     insta::assert_snapshot!(a.run(&["peer", "role", "pantry", "admin"]), @"
-    error: node [id] has role admin already
+    error: node [short] has the role admin already
     exit 4
     ");
+    a.run(&["peer", "dormant", "pantry"]).ok();
+    let awaited = a.run(&["peer", "dormant", "pantry", "--back"]).ok();
+    assert!(awaited.starts_with("active "), "{awaited}");
+    // It is a member already, so a token is not the way to another role.
+    let writer = a.run(&["invite"]).ok();
+    let again = b.run(&["join", writer.trim()]);
+    assert!(again.stderr.contains("lattice peer role"), "{again}");
     let own = a.run(&["peer", "role", "attic", "writer", "--yes"]);
     assert_eq!(own.code, 3, "{own}");
     assert!(own.stderr.contains("another admin can"), "{own}");

@@ -290,7 +290,7 @@ fn conflict_is_listed_and_removed_node_is_out() {
     a.run(&["put", "/k", "merged"]).ok();
     has(&b, "/k", "merged");
     insta::assert_snapshot!(b.run(&["conflicts"]), @r#"
-    note: no key has more than one head
+    note: no conflicts
     exit 0
     "#);
 

@@ -38,6 +38,7 @@ mod service;
 mod service_install;
 mod shell;
 mod snapshot;
+mod state_from;
 mod terminal;
 mod travel;
 mod wait;

@@ -41,6 +41,13 @@ fn last_line_decides_the_exit_code() {
     assert_eq!(home.feed(&["shell"], "get /t/none\nput /t/a 1\n").code, 0);
     assert_eq!(home.feed(&["shell"], "put /t/a 1\nget /t/none").code, 3);
     assert_eq!(home.feed(&["shell"], "put 'open\n").code, 2);
+    // Commands in one line, as in sh; the quoted `;` is part of the value.
+    let ran = home.feed(&["shell"], "put /t/b 'x;y'; get /t/b; quit; get /t/none\n");
+    assert_eq!(
+        (ran.code, ran.raw.lines().nth(1)),
+        (0, Some("x;y")),
+        "{ran}"
+    );
     assert_eq!(home.feed(&["shell"], "up\n").code, 2);
 }
 

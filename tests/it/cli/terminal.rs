@@ -44,6 +44,19 @@ fn lines_fit_into_the_terminal() {
     }
 }
 
+/// The line can be pasted on the other machine; a script gets the token alone.
+#[test]
+fn invite_prints_the_command_of_the_other_machine() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let shown = shown(&home, &["invite"], 300);
+    let command = shown.lines().find(|line| line.starts_with("lattice join "));
+    let token = command.unwrap().split(' ').nth(2).unwrap();
+    assert!(token.len() > 100 && !shown.contains("TOKEN"), "{shown}");
+    let ran = home.run(&["invite"]);
+    assert!(ran.raw.starts_with("latticeae"), "{ran}");
+}
+
 #[test]
 fn delimiter_shows_beginnings_and_keys_in_order() {
     let home = Home::initialised();

@@ -142,6 +142,7 @@ impl Run {
                         self.reopen().await;
                     }
                 }
+                Err(other) => panic!("{}: {other:?}", self.context),
             }
         }
     }

@@ -195,7 +195,10 @@ fn l9_s19_cursor_with_a_right_check_sum() {
                 assert_eq!(version, input[0]);
                 false
             }
-            Err(CursorError::Garbage { .. }) => false,
+            Err(error) => {
+                assert!(matches!(error, CursorError::Garbage { .. }), "{error:?}");
+                false
+            }
         }
     });
 }

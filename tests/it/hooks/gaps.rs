@@ -54,7 +54,7 @@ fn runs(bench: &Bench) -> Vec<Vec<String>> {
         if line["type"] == "gap" {
             assert!(text("reason").contains("entries were removed"), "{line}");
             assert!(line["reach_ms"].as_u64().is_some() && line["arrived_ms"].as_u64().is_some());
-            assert_eq!(line.as_object().unwrap().len(), 4, "{line}");
+            assert_eq!(line.as_object().unwrap().len(), 6, "{line}");
             changes.push("gap".to_owned());
         } else {
             changes.push(format!("{} {}", text("origin"), text("key")));

@@ -152,12 +152,13 @@ async fn base_comes_once_an_admin_has_named_it() {
     let joining = b.net.join(&invitation, OwnData::Shared, &events);
     let joined = timeout(SOON, joining).await.unwrap();
     let Err(JoinError::NotSynced {
-        why: PeerError::Base { what },
+        why: PeerError::Base { why },
     }) = joined
     else {
         panic!("{joined:?}")
     };
-    assert!(what.contains("no admin has named the base"), "{what}");
+    let why = why.to_string();
+    assert!(why.contains("no admin has named the base"), "{why}");
     let jobs = b.node.open_store(&host.jobs.id()).unwrap();
     assert!(jobs.frontier().is_empty() && jobs.begins().is_empty());
     for other in &others {

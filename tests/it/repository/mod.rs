@@ -7,6 +7,7 @@ mod features;
 mod floors;
 mod graph;
 mod homes;
+mod library;
 mod manual;
 mod shape;
 mod source;

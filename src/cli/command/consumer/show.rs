@@ -162,10 +162,10 @@ pub(super) fn print_status(out: &mut Output, status: &api::ConsumerStatus) -> Re
         ("consumer", status.consumer.clone()),
         ("state", format!("{}{reason}", status.state)),
         (
-            "gives out",
+            "delivers",
             idle(status).map_or_else(
                 || "a change now".to_owned(),
-                |why| format!("no change now: {why}"),
+                |why| format!("nothing now: {why}"),
             ),
         ),
         ("keys", prefixes(status)),

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::{api::client::Client, clock::duration_text, wire::api};
+use lattice::{
+    api::client::Client,
+    clock::{Clock, about, duration_text},
+    wire::api,
+};
 
 use crate::cli::{
     command::hook::{name::Name, object},
     exit::{Exit, Failure},
-    input::time::date_time,
+    input::time::{brief, date_time},
     output::{
         json::typed,
         print::{Output, escape, harmless, stdout_closed},
@@ -114,16 +118,20 @@ pub(super) fn print_run(out: &mut Output, run: &api::HookRun) -> Result<(), Fail
         0 | 1 => String::new(),
         changes => format!(" and {} more", changes - 1),
     };
-    let retry = run.retry_ms.map_or_else(String::new, |ms| {
-        format!(", again in {}", duration_text(Duration::from_millis(ms)))
+    let retry = run.retry_ms.map_or_else(String::new, |ms| match ms {
+        0..1000 => format!(", again in {ms}ms"),
+        _longer => format!(", again in {}", about(ms)),
     });
+    let at = match out.for_people() {
+        true => brief(run.at_ms, Clock::system().now_ms()),
+        false => date_time(run.at_ms),
+    };
     let wrote = match run.wrote.get(..8) {
         Some(entry) => format!(", wrote {} in {entry}", run.ops),
         None => String::new(),
     };
     out.line(&format!(
-        "{}  {:<6} {} {}{more}, attempt {}, {}{wrote}{what}{retry}",
-        date_time(run.at_ms),
+        "{at}  {:<6} {} {}{more}, attempt {}, {}{wrote}{what}{retry}",
         run.outcome,
         run.kind,
         escape(&run.key),
