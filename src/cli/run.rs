@@ -12,6 +12,7 @@ use crate::cli::{
     dispatch::dispatch,
     exit::{Exit, Failure},
     groups,
+    input::passphrase::restore_terminal,
     output::{print, stderr::Stderr},
     secrets::hide_memory,
     session::Context,
@@ -41,6 +42,7 @@ pub(crate) fn run() -> ExitCode {
     let result = runtime.block_on(execute(cli));
     // Dropping the runtime would wait for a thread that reads stdin.
     runtime.shutdown_background();
+    restore_terminal();
     match result {
         Ok(()) => Exit::Done.into(),
         Err(failure) => print::report(&failure, json, colour),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use lattice::{
     protocol::merkle::{Levels, verify},
-    store::Store,
+    store::{List, Store},
 };
 
 use crate::cli::{
@@ -85,7 +85,7 @@ impl Root {
     }
 
     // Compares puts while no root was asked for with puts after one was, in turns that alternate: each begins
-    // with a start, and the file grows from turn to turn.
+    // with a start and a reading of all rows, which a root does, and the file grows from turn to turn.
     async fn put(&self, dir: &Path, report: &mut Report<'_>) -> Result<(), Failure> {
         let mut callers = Callers::new(CALLERS, Some(self.keys as u64), value(self.setup.value));
         let mut turns = [Samples::default(), Samples::default()];
@@ -95,8 +95,9 @@ impl Root {
             let store = node.data();
             // Off on, on off, off on, on off.
             let with_tree = (turn.div_ceil(2)) % 2;
-            if with_tree == 1 {
-                root(&store).await?;
+            match with_tree {
+                0 => read_all(&store).await?,
+                _on => drop(root(&store).await?),
             }
             turns[with_tree].append(callers.turn(&store, time).await?);
             drop(store);
@@ -159,6 +160,18 @@ async fn root(store: &Store) -> Result<Duration, Failure> {
     let root = store.root(&[]).await;
     root.map_err(|error| failed("the root cannot be computed", &error))?;
     Ok(start.elapsed())
+}
+
+// Reads all rows, so that the caches are as after a root.
+async fn read_all(store: &Store) -> Result<(), Failure> {
+    let mut scan = store.scan(List::default());
+    loop {
+        let page = scan.next_page().await;
+        let page = page.map_err(|error| failed("the keys cannot be read", &error))?;
+        if page.is_empty() {
+            return Ok(());
+        }
+    }
 }
 
 fn millis(time: Duration) -> f64 {

@@ -1,8 +1,10 @@
 //! The passphrase of a sealed key: from a file, from a credential, or typed on the terminal.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use lattice::{
@@ -11,9 +13,15 @@ use lattice::{
     permissions::{self, Trust},
     vault::AskPassphrase,
 };
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use crate::cli::exit::Failure;
+use crate::cli::{
+    exit::{Exit, Failure},
+    output::print::stderr_line,
+    signals::interrupted,
+};
 
 /// Asks for the passphrase of this node's key.
 #[derive(Debug)]
@@ -82,9 +90,42 @@ fn read(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
+// Asks on a thread of its own. A signal meanwhile ends the process: nothing is open yet, and the thread could
+// not be stopped.
 fn prompt(label: &str) -> io::Result<Zeroizing<Vec<u8>>> {
-    let typed = Zeroizing::new(rpassword::prompt_password(label)?);
+    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    let settings = tcgetattr(&terminal)?;
+    *asking() = Some((terminal, settings));
+    let label = label.to_owned();
+    let typed = Handle::current().block_on(async {
+        let typing = tokio::task::spawn_blocking(move || rpassword::prompt_password(label));
+        tokio::select! {
+            typed = typing => typed.map_err(io::Error::other).flatten(),
+            () = interrupted() => {
+                restore_terminal();
+                std::process::exit(Exit::Interrupted.code());
+            }
+        }
+    });
+    *asking() = None;
+    let typed = Zeroizing::new(typed?);
     Ok(Zeroizing::new(typed.as_bytes().to_vec()))
+}
+
+/// Restores the terminal if the process ends while a passphrase is asked for: what is typed is not shown
+/// meanwhile.
+pub(crate) fn restore_terminal() {
+    if let Some((terminal, settings)) = asking().take()
+        && let Err(error) = tcsetattr(&terminal, OptionalActions::Now, &settings)
+    {
+        stderr_line(&format!("note: cannot restore the terminal: {error}"));
+    }
+}
+
+// The terminal on which a passphrase is asked for, and its settings before.
+fn asking() -> MutexGuard<'static, Option<(File, Termios)>> {
+    static ASKING: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+    ASKING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Name of the credential that has the passphrase, if systemd gave one.

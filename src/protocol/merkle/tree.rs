@@ -40,8 +40,12 @@ impl Tree {
         self.touch_each([key]);
     }
 
-    /// Like `touch`, for several keys. Keys of one block that follow each other cost a comparison.
+    /// Like `touch`, for several keys. Keys of one block that follow each other cost a comparison, and
+    /// nothing costs anything once all blocks are touched.
     pub fn touch_each<'a>(&mut self, keys: impl IntoIterator<Item = &'a [u8]>) {
+        if self.touched.len() >= self.blocks.len() {
+            return;
+        }
         // First key and end of the block that was touched last.
         let mut block: Option<(Bytes, Option<Bytes>)> = None;
         for key in keys {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
     process::Command,
     thread,
     time::Duration,
@@ -10,7 +11,10 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::harness::{Home, Ran};
+use super::{
+    harness::{Home, Ran},
+    on_terminal::OnTerminal,
+};
 use crate::support::random::Random;
 
 fn write_private(home: &Home, name: &str, text: impl AsRef<[u8]>) -> String {
@@ -340,4 +344,89 @@ fn memory_of_the_process_is_not_dumped() {
         trace.contains("PR_SET_DUMPABLE, SUID_DUMP_DISABLE"),
         "{trace}"
     );
+}
+
+// A command whose terminal is its controlling one, as in a shell: passphrases are typed there.
+fn on_own_terminal(home: &Home, arguments: &[&str]) -> OnTerminal {
+    let inner = home.command(arguments);
+    let mut command = Command::new(SETSID);
+    command
+        .args(["--ctty", "--wait"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env_clear()
+        .envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(home.path(""));
+    OnTerminal::start(command, 100)
+}
+
+const SETSID: &str = "/usr/bin/setsid";
+
+#[test]
+fn passphrase_is_typed_on_the_terminal_and_not_shown() {
+    if !Path::new(SETSID).exists() {
+        eprintln!("skipped: no setsid");
+        return;
+    }
+    let home = Home::initialised();
+    home.run(&["put", "/t/a", "1"]).ok();
+    let before = identity(&home);
+    let mut moving = on_own_terminal(&home, &["key", "move", "--to", "passphrase"]);
+    moving.wait_for("new passphrase: ");
+    moving.press("correct horse\n");
+    moving.wait_for("the same again: ");
+    moving.press("correct house\n");
+    let (code, screen) = moving.restored();
+    assert_eq!(code, 1, "{screen}");
+    assert!(screen.contains("the two are not the same"), "{screen}");
+    assert_eq!(identity(&home), before);
+
+    let mut moving = on_own_terminal(&home, &["key", "move", "--to", "passphrase"]);
+    for question in ["new passphrase: ", "the same again: "] {
+        moving.wait_for(question);
+        moving.press("correct horse\n");
+    }
+    assert_eq!(moving.restored().0, 0);
+    assert_eq!(from(&home), "passphrase");
+
+    let get = || {
+        let getting = on_own_terminal(&home, &["get", "/t/a"]);
+        getting.wait_for("passphrase of node");
+        getting
+    };
+    let mut getting = get();
+    getting.press("wrong horse\n");
+    getting.wait_for("wrong, again: ");
+    getting.press("correct horse\n");
+    let (code, screen) = getting.restored();
+    assert_eq!(code, 0, "{screen}");
+    assert!(!screen.contains("correct horse"), "{screen}");
+    assert_eq!(screen.trim_end().lines().last(), Some("1"));
+
+    // Ctrl-C at the question leaves a terminal that shows what is typed.
+    for arguments in [&["get", "/t/a"][..], &["up"]] {
+        let mut asking = on_own_terminal(&home, arguments);
+        asking.wait_for("passphrase of node");
+        assert!(!asking.echoes());
+        asking.press("\u{3}");
+        let (code, screen) = asking.restored();
+        assert_eq!(code, 130, "{screen}");
+    }
+
+    let mut getting = get();
+    for turn in 1..=3 {
+        getting.press("wrong horse\n");
+        if turn < 3 {
+            getting.wait_until("another question", |shown| {
+                shown.text.matches("passphrase of node").count() > turn
+            });
+        }
+    }
+    let (code, screen) = getting.restored();
+    assert_eq!(code, 5, "{screen}");
+    assert!(screen.contains("the passphrase is wrong"), "{screen}");
 }

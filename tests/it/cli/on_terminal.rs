@@ -160,10 +160,16 @@ impl OnTerminal {
         !modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
     }
 
+    /// True if the terminal shows what is typed.
+    pub(crate) fn echoes(&self) -> bool {
+        let modes = tcgetattr(&self.keyboard).unwrap().local_modes;
+        modes.contains(LocalModes::ECHO)
+    }
+
     /// Waits for the end, and returns the exit code and the output. The terminal is as it was before.
     pub(crate) fn restored(mut self) -> (i32, String) {
         let code = self.code();
-        assert!(!self.is_raw());
+        assert!(!self.is_raw() && self.echoes());
         self.reader.take().unwrap().join().unwrap();
         let shown = self.shown.lock().unwrap();
         let screen = shown.screen();
