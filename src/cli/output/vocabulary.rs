@@ -75,10 +75,10 @@ struct Object {
     ms: Option<u64>,
     // Values of a field with ids.
     ids: Vec<String>,
-    // True once the object had the field `store`. A `name` after it is the name of the store.
-    is_of_store: bool,
-    // True once the object had the field `name`, which is then the name of its `node`.
+    // True once the object had the field `name`: the name of its `node`, unless it has a `store`.
     is_named: bool,
+    // True once the object had the field `store`.
+    is_of_store: bool,
     beside: Vec<(String, Value)>,
 }
 
@@ -180,7 +180,7 @@ impl Formatter for Beside<'_> {
         if let Some(object) = self.objects.last_mut() {
             object.is_name = false;
             object.is_of_store |= object.field == "store";
-            object.is_named |= object.field == "name" && !object.is_of_store;
+            object.is_named |= object.field == "name";
             object.meaning = Meaning::of(&object.field);
         }
         CompactFormatter.end_object_key(writer)
@@ -235,9 +235,10 @@ impl Formatter for Beside<'_> {
 
     fn end_object<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
         let object = self.objects.pop().unwrap_or_default();
+        // The field `name` of an object with a `node` is the name of the node already.
+        let is_named = object.is_named && !object.is_of_store;
         for (field, value) in object.beside {
-            // The field `name` of an object with a `node` is the name of the node already.
-            if !(object.is_named && field == "node_name") {
+            if !(is_named && field == "node_name") {
                 write!(writer, ",{}:{value}", Value::from(field))?;
             }
         }
@@ -291,7 +292,7 @@ mod tests {
             (r#"{"name":"attic","node":"aa"}"#, ""),
             // The name of a store.
             (
-                r#"{"store":"s","name":"data","node":"aa"}"#,
+                r#"{"name":"data","node":"aa","store":"s"}"#,
                 r#","node_name":"attic""#,
             ),
             (r#"{"dormant":true}"#, ""),
