@@ -551,13 +551,6 @@ pub const CALLS_MAX: u32 = 4096;
 pub const CALL_WINDOW_BYTES: u32 = 1 << 20;
 /// `CALL_WINDOW_BYTES` for all calls of one connection together.
 pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Chunks of a streamed put that the writer has at a time. When full, the client waits.
-pub const PUT_CHUNKS_MAX: usize = 4;
-/// Requests and writes of one chunk of a streamed put; the last request may exceed it. Further
-/// writes go into the next chunk.
-pub const PUT_CHUNK_WRITES_MAX: usize = 1024;
-/// Bytes of keys and values after which a chunk of a streamed put is closed.
-pub const PUT_CHUNK_BYTES: usize = 1 << 20;
 /// Time that calls have to finish when the node stops. After it they are cancelled.
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 

@@ -22,6 +22,7 @@ pub type Rpc = LatticeClient<Link>;
 
 /// A failed connection to the socket of a node.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// There is no socket: no node runs, or a node is just starting.
     #[error("no node is running: there is no socket at {}", path.display())]

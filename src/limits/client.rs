@@ -1,12 +1,16 @@
-//! Maxima of a client of a node in another process.
+//! Maxima of a client of a node in another process, and of the streams of its calls.
 
 use std::time::Duration;
 
-use super::{
-    KEY_BYTES_MAX, MESSAGE_BYTES_MAX, PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX,
-    VALUE_BYTES_MAX,
-};
+use super::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX};
 
+/// Chunks of a streamed put that the writer has at a time. When full, the client waits.
+pub const PUT_CHUNKS_MAX: usize = 4;
+/// Requests and writes of one chunk of a streamed put; the last request may exceed it. Further
+/// writes go into the next chunk.
+pub const PUT_CHUNK_WRITES_MAX: usize = 1024;
+/// Bytes of keys and values after which a chunk of a streamed put is closed.
+pub const PUT_CHUNK_BYTES: usize = 1 << 20;
 /// Keys in one request of a stream of reads. A request with more is refused.
 pub const GETS_IN_REQUEST_MAX: usize = 8192;
 /// Writes of one store that a client has in flight on its stream, and reads on theirs. When full, further
