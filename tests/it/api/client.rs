@@ -1,6 +1,6 @@
 //! The thin client, against a node with its socket.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, path::Path, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use lattice::{
@@ -412,12 +412,17 @@ async fn dropped_writes_stop_no_other() {
         let store = store.clone();
         tasks.spawn(async move {
             for number in 0..20 {
-                let put = store.put(format!("/{task}/{number}"), "v");
+                let key = format!("/{task}/{number}");
+                let mut put = Box::pin(store.put(key.clone(), "v"));
                 if number % 2 == 0 {
-                    put.await.unwrap();
+                    let written = put.await.unwrap();
+                    // The answer is that to this call.
+                    let item = store.get(key).await.unwrap().unwrap();
+                    assert_eq!(item.entry.id, written.entry);
                 } else {
-                    // Polled once, in most cases.
-                    drop(timeout(Duration::from_micros(number * 10), put).await);
+                    // Dropped while it waits for the stream.
+                    let polled = poll_fn(|context| Poll::Ready(put.as_mut().poll(context)));
+                    drop((polled.await, put));
                 }
             }
         });
