@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -128,10 +128,10 @@ pub(super) fn prepare_new(data_dir: &Path, file: &KeyFile) -> io::Result<PathBuf
 
 /// Puts the file that `prepare_new` wrote in place of the one that is there, and overwrites the bytes of the
 /// latter. The rename is the moment at which the move counts. A file system may keep the old bytes elsewhere
-/// all the same.
+/// all the same. If the old file has another name, in a backup of hard links, it stays as it is.
 ///
 /// # Errors
-/// Any error of the file system; before the rename, nothing has changed.
+/// Any error of the file system, and the other name; before the rename, nothing has changed.
 pub(super) fn replace(data_dir: &Path, new: &Path) -> io::Result<()> {
     let path = data_dir.join(IDENTITY);
     let mut old = OpenOptions::new()
@@ -139,9 +139,14 @@ pub(super) fn replace(data_dir: &Path, new: &Path) -> io::Result<()> {
         .write(true)
         .custom_flags(no_follow())
         .open(&path)?;
-    let bytes = old.metadata()?.len();
+    let found = old.metadata()?;
     std::fs::rename(new, &path)?;
     File::open(data_dir)?.sync_all()?;
+    if found.nlink() > 1 {
+        let what = "the file has another name, as in a backup of hard links";
+        return Err(io::Error::other(what));
+    }
+    let bytes = found.len();
     old.rewind()?;
     io::copy(&mut io::repeat(0).take(bytes), &mut old)?;
     old.sync_all()

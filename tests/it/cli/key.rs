@@ -130,7 +130,13 @@ fn secret_moves_from_place_to_place_and_the_node_stays_the_same() {
     assert_eq!(running.end().code, 0);
     assert_eq!(from(&home), "command");
 
+    // A backup of hard links is not overwritten.
+    let backup = home.path("backup");
+    fs::hard_link(home.data().join("identity.key"), &backup).unwrap();
+    let kept_place = fs::read_to_string(&backup).unwrap();
     let moved = home.run(&["key", "move", "--to", "file", "--json"]);
+    assert!(moved.stderr.contains("as in a backup"), "{moved}");
+    assert_eq!(fs::read_to_string(&backup).unwrap(), kept_place);
     let moved = &moved.json()[0];
     assert_eq!(
         (&moved["from"], &moved["to"], &moved["left_behind"]),
