@@ -86,6 +86,10 @@ impl KeyFile {
     }
 
     /// Returns the content as it is written.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "a row of texts and numbers is always encoded"
+    )]
     pub fn to_text(&self) -> Zeroizing<String> {
         let place = match &self.place {
             KeyPlace::File(seed) => return seed.to_text(),

@@ -32,7 +32,7 @@ pub(crate) struct Passphrases {
 
 impl AskPassphrase for Passphrases {
     fn ask(&self, node: &Author, attempt: u32) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        if let Some(file) = self.from_file() {
+        if let Some(file) = self.its_file() {
             return read(&file).map(Some);
         }
         let again = if attempt > 1 { "wrong, again: " } else { "" };
@@ -45,12 +45,12 @@ impl AskPassphrase for Passphrases {
     }
 
     fn asks_again(&self) -> bool {
-        self.from_file().is_none()
+        self.its_file().is_none()
     }
 }
 
 impl Passphrases {
-    fn from_file(&self) -> Option<PathBuf> {
+    fn its_file(&self) -> Option<PathBuf> {
         self.file.clone().or_else(|| {
             let dir = std::env::var_os("CREDENTIALS_DIRECTORY")?;
             let file = PathBuf::from(dir).join(CREDENTIAL_NAME);
