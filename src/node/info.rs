@@ -80,6 +80,17 @@ pub fn check_node_name(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Returns the name of the machine, as a name for a node.
+pub(super) fn machine_name() -> String {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    // Containers have such names.
+    match looks_like_id(&name) {
+        true => format!("host-{name}"),
+        false => name.into_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

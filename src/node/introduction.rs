@@ -8,8 +8,8 @@ use crate::{
     id::{Author, StoreId},
     node::{
         error::OpenError,
-        info::NodeInfo,
-        node::{Node, Root, machine_name},
+        info::{NodeInfo, machine_name},
+        node::{Node, Root},
     },
     protocol::{
         entry::Op,

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     disk::{Disk, RealDisk},
-    id::{Author, StoreId, looks_like_id},
+    id::{Author, StoreId},
     limits::{BUS_BATCHES_MAX, STORES_CLOSED_AT_ONCE},
     log::LogFiles,
     node::{
@@ -590,15 +590,4 @@ async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
         work.as_mut().poll(cx)
     })
     .await
-}
-
-/// Returns the name of the machine, as a name for a node.
-pub(super) fn machine_name() -> String {
-    let system = rustix::system::uname();
-    let name = system.nodename().to_string_lossy();
-    // Containers have such names.
-    match looks_like_id(&name) {
-        true => format!("host-{name}"),
-        false => name.into_owned(),
-    }
 }

@@ -101,12 +101,14 @@ fn prompt(label: &str) -> io::Result<Zeroizing<Vec<u8>>> {
         let typing = tokio::task::spawn_blocking(move || rpassword::prompt_password(label));
         tokio::select! {
             typed = typing => typed.map_err(io::Error::other).flatten(),
-            () = interrupted() => {
-                restore_terminal();
-                std::process::exit(Exit::Interrupted.code());
-            }
+            () = interrupted() => Err(io::ErrorKind::Interrupted.into()),
         }
     });
+    // The read may end by the signal, too.
+    if matches!(&typed, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+        restore_terminal();
+        std::process::exit(Exit::Interrupted.code());
+    }
     *asking() = None;
     let typed = Zeroizing::new(typed?);
     Ok(Zeroizing::new(typed.as_bytes().to_vec()))
