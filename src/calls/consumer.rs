@@ -16,7 +16,7 @@ use crate::{
 /// Options of a consumer. All but its start can be changed later, with `Consumer::set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerOptions {
-    /// Where the consumer begins. Default: `Now`.
+    /// The position at which the consumer begins. Default: `Now`.
     pub from: ConsumerStart,
     /// Selects keys that begin with one of these; empty: all keys.
     pub prefixes: Vec<Bytes>,
@@ -36,7 +36,7 @@ pub struct ConsumerOptions {
     pub on_gap: OnGap,
 }
 
-/// Where a consumer begins.
+/// The position at which a consumer begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsumerStart {
     /// With the first entry of every log.

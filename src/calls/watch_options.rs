@@ -20,7 +20,7 @@ pub struct WatchOptions {
     pub exact: bool,
     /// Selects, in addition to `prefixes`, keys that match one of these.
     pub patterns: Vec<Pattern>,
-    /// Where the watch begins. Default: `Initial`.
+    /// The position at which the watch begins. Default: `Initial`.
     pub start: Start,
     /// Delivers only entries stamped up to this time (ms since 1970, inclusive) by their authors'
     /// clocks, and expiries due by then. `None`: the watch does not end.
@@ -83,7 +83,7 @@ impl WatchOptions {
     }
 }
 
-/// Where a watch begins.
+/// The position at which a watch begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// With the changes published from now on.

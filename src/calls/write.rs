@@ -38,7 +38,7 @@ pub enum Condition {
     Heads([u8; 32]),
 }
 
-/// Where a write is in the log.
+/// Place of a write in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Entry that carries the write; it may carry others, too.

@@ -37,7 +37,7 @@ impl AskPassphrase for Passphrases {
         }
         let again = if attempt > 1 { "wrong, again: " } else { "" };
         match prompt(&format!("{again}passphrase of node {}: ", node.short())) {
-            // There is no terminal.
+            // Nobody can be asked: the process has no terminal.
             Err(error) if error.raw_os_error() == Some(NO_TERMINAL) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             typed => typed.map(Some),

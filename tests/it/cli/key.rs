@@ -252,6 +252,13 @@ fn credential_of_systemd_has_the_key() {
     let before = identity(&home);
     let sealed = home.path("sealed");
     let sealed = sealed.to_str().unwrap();
+    // Nothing is made while the node runs, so the next attempt can make it.
+    let running = home.up();
+    let refused = home.run(&["key", "move", "--yes", "--to", "credential", sealed]);
+    assert_eq!(refused.code, 5, "{refused}");
+    assert!(!Path::new(sealed).exists());
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code, 0);
     let moved = home.run(&["key", "move", "--yes", "--to", "credential", sealed]);
     insta::assert_snapshot!(moved, @r#"
     moved    the secret of node [short]

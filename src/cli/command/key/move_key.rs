@@ -83,6 +83,12 @@ impl Move {
                 KeyMove::Passphrase(passphrase::choose(file).await?)
             }
             To::Credential => {
+                // A credential that was made before the refusal would be in the way of the next attempt.
+                if context.place.is_locked() {
+                    let message = "the node is running, and keeps its key where it is meanwhile";
+                    let running = Failure::new(Exit::Unavailable, "already_running", message);
+                    return Err(running.hint("stop it with `lattice down`"));
+                }
                 self.confirm_credential().await?;
                 let seed = Node::fetch_key(config.clone())
                     .await
